@@ -1,0 +1,42 @@
+# Two commands: `make demo` and `make test`. Both make .venv and install what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find registration fluoronav -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
+DEMO_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check bench clean doctor
+
+demo: $(VENV)/.base
+	$(BIN)/fluoronav demo $(DEMO_ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test
+	-$(PIP) install -q -c constraints.txt -e '.[peers]'
+	@for b in $$($(BIN)/fluoronav bench --list); do $(BIN)/fluoronav bench $$b --json || exit 1; done
+
+doctor: $(VENV)/.base
+	$(BIN)/fluoronav doctor
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluoronav needs Python >= 3.11, got " + sys.version.split()[0] + "; give make PYTHON=python3.12 or the like")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python $(NATIVE)
+	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e '.[train,test,check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

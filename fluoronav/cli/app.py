@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `fluoronav`: which commands there are, and how errors reach a person.
+
+Command files import only typer and the standard library at their top, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from fluoronav.cli import doctor
+
+app = typer.Typer(
+    name="fluoronav",
+    help="Fluoroscopy with the patient's anatomy on it: before, during and after the case. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; bad input becomes one sentence and exit code 2, never a traceback."""
+    from registration.errors import BadInput
+
+    try:
+        app()
+    except BadInput as error:
+        _say(str(error))
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last door before the person
+        if os.environ.get("FLUORONAV_DEBUG"):
+            raise
+        _say(f"internal error: {type(error).__name__}: {error}; set FLUORONAV_DEBUG=1 to see where, "
+             "and please report it.")
+        sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    print(f"fluoronav: {sentence}", file=sys.stderr)
