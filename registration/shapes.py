@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Polylines:
         out = []
         for line in self.lines:
             p = self.points[line]
-            for a, b in zip(p[:-1], p[1:], strict=True):
+            for a, b in pairwise(p):
                 n = max(1, int(np.ceil(np.linalg.norm(b - a) / step_mm)))
                 out.append(a + (b - a) * (np.arange(n) / n)[:, None])
             out.append(p[-1:])

@@ -11,16 +11,17 @@ import sys
 
 import typer
 
-from fluoronav.cli import doctor
+from fluoronav.cli import bench, doctor
 
 app = typer.Typer(
     name="fluoronav",
-    help="Fluoroscopy with the patient's anatomy on it: before, during and after the case. Research use only.",
+    help="Fluoroscopy with the patient's anatomy on it: before, during, after the case. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - the last door before the person
+    except Exception as error:  # the last door before the person
         if os.environ.get("FLUORONAV_DEBUG"):
             raise
         _say(f"internal error: {type(error).__name__}: {error}; set FLUORONAV_DEBUG=1 to see where, "

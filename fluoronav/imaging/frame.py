@@ -59,9 +59,10 @@ class Frame:
     """One picture as it came, read-only, seen from the detector.
 
     pixels (rows, columns) unsigned integers (uint8 or uint16); index counts from 0 in its run;
-    time_ns int64 since the Unix epoch or since the start of the run; carm None where the geometry is not known (then
-    `geometry_fault` says why, in one sentence); angles None where not stated; table_in_room_mm (x left, y posterior,
-    z head); valid: bool mask of pixels that carry signal (shutters, blanking and dead pixels are False).
+    time_ns int64 since the Unix epoch or since the start of the run; carm None where the geometry is
+    not known (then `geometry_fault` says why, in one sentence); angles None where not stated;
+    table_in_room_mm (x left, y posterior, z head); valid: bool mask of pixels that carry signal
+    (shutters, blanking and dead pixels are False).
     Raises BadPixels.
     """
 

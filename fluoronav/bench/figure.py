@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is a figure, which benchmarks are there, and on what machine did one run?"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from registration.errors import BadInput
+
+Progress = Callable[[float, str], None]
+
+# name -> (module, what it measures)
+BENCHES: dict[str, tuple[str, str]] = {
+    "real": ("fluoronav.bench.real", "registration on the real images: vessel phantom, knee implant, chest CT"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number: value (None where it could not be measured), unit, how many it rests on."""
+
+    value: float | None
+    unit: str
+    n: int
+    note: str = ""
+
+
+def run(name: str, progress: Progress) -> dict[str, Any]:
+    """Run a benchmark: {"bench", "machine", "figures": {ID: {"value", "unit", "n"[, "note"]}}}."""
+    if name not in BENCHES:
+        raise BadInput("benchmark", got=name, expected="one of " + ", ".join(sorted(BENCHES)),
+                       remedy="see fluoronav bench --list")
+    figures = importlib.import_module(BENCHES[name][0]).figures(progress)
+    return {"bench": name, "machine": machine(),
+            "figures": {key: _entry(value) for key, value in figures.items()}}
+
+
+def _entry(figure: Figure) -> dict[str, Any]:
+    entry = asdict(figure)
+    if not entry["note"]:
+        del entry["note"]
+    return entry
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, and the projector path in use."""
+    from registration.projector import projector_path
+
+    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "projector": projector_path(),
+            "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def shared_data() -> Path:
+    """The folder of real images: FLUORONAV_SHARED, else ../shared beside the repository."""
+    root = Path(os.environ.get("FLUORONAV_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+    if not (root / "data").is_dir():
+        raise BadInput("real images", got=f"no folder {root / 'data'}",
+                       expected="the real images that this benchmark measures on",
+                       remedy="set FLUORONAV_SHARED to the folder that holds `data`")
+    return root / "data"

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fluoronav bench`: print measured figures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which benchmark (see --list).")] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="Print the names and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
+) -> None:
+    """Measure speed or accuracy and print the figures with unit and n."""
+    from fluoronav.bench import BENCHES, run
+    from fluoronav.cli.output import print_json, progress
+    from registration.errors import BadInput
+
+    if list_them:
+        for key in BENCHES:
+            print(key)
+        return
+    if name is None:
+        raise BadInput("benchmark", got="no name", expected="one of " + ", ".join(BENCHES),
+                       remedy="see fluoronav bench --list")
+    with progress(f"bench {name}", quiet=as_json) as report:
+        result = run(name, report)
+    if as_json:
+        print_json(result)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value", "unit", "n", "note", title=f"bench {name} on {result['machine']['cpu']}")
+    for key, figure in result["figures"].items():
+        value = "not measured" if figure["value"] is None else f"{figure['value']:.4g}"
+        table.add_row(key, value, figure["unit"], str(figure["n"]), figure.get("note", ""))
+    Console().print(table)
