@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which JPEG streams does pydicom not decode by itself? A plug-in over imagecodecs for those.
+
+pydicom finds it through `install()`; JPEG lossless (.57, .70) and JPEG baseline and extended
+(.50, .51) are decoded here, everything else by the plug-ins pydicom knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydicom.pixels.decoders.base import DecodeRunner
+
+BASELINE, EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+LOSSLESS, LOSSLESS_SV1 = "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
+DECODER_DEPENDENCIES = {uid: ("numpy", "imagecodecs") for uid in (BASELINE, EXTENDED, LOSSLESS, LOSSLESS_SV1)}
+LOSSY = {BASELINE: "JPEG baseline", EXTENDED: "JPEG extended", "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
+         "1.2.840.10008.1.2.4.91": "JPEG 2000", "1.2.840.10008.1.2.4.203": "HTJ2K"}
+
+
+def is_available(uid: str) -> bool:
+    """Whether this plug-in decodes a transfer syntax (the question pydicom asks)."""
+    return uid in DECODER_DEPENDENCIES
+
+
+def install() -> None:
+    """Put the plug-in into pydicom's decoders, once."""
+    from pydicom.pixels.decoders import base
+
+    for decoder in (base.JPEGBaseline8BitDecoder, base.JPEGExtended12BitDecoder, base.JPEGLosslessDecoder,
+                    base.JPEGLosslessSV1Decoder):
+        if "fluoronav" not in decoder.available_plugins:
+            decoder.add_plugin("fluoronav", ("fluoronav.imaging.codecs", "decode_frame"))
+
+
+def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
+    """One frame's JPEG stream to little-endian pixel bytes (the call pydicom makes)."""
+    import imagecodecs
+    import numpy as np
+
+    lossless = str(runner.transfer_syntax) in (LOSSLESS, LOSSLESS_SV1)
+    picture = np.asarray(imagecodecs.ljpeg_decode(source) if lossless else imagecodecs.jpeg_decode(source))
+    runner.set_option("bits_allocated", picture.dtype.itemsize * 8)
+    return picture.astype(picture.dtype.newbyteorder("<")).tobytes()
+
+
+def stream_matrix(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 stream claims; None where no header is found.
+
+    Read before a decoder is called, so that a lying stream cannot ask for memory.
+    """
+    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SOC, SIZ (ISO/IEC 15444-1, A.5.1)
+        x1, y1, x0, y0 = (int.from_bytes(stream[8 + 4 * i: 12 + 4 * i], "big") for i in range(4))
+        return (y1 - y0, x1 - x0) if len(stream) >= 24 else None
+    if stream[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(stream) and stream[at] == 0xFF:  # JPEG: walk the markers up to the frame header
+        marker = stream[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
+            return int.from_bytes(stream[at + 5: at + 7], "big"), int.from_bytes(stream[at + 7: at + 9], "big")
+        at += 2 + int.from_bytes(stream[at + 2: at + 4], "big")
+    return None
