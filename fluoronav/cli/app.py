@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, doctor
+from fluoronav.cli import bench, doctor, frames
 
 app = typer.Typer(
     name="fluoronav",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(frames.app, name="frames")
 
 
 def main() -> None:

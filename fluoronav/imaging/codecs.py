@@ -7,6 +7,7 @@ pydicom finds it through `install()`; JPEG lossless (.57, .70) and JPEG baseline
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 BASELINE, EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 LOSSLESS, LOSSLESS_SV1 = "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
-DECODER_DEPENDENCIES = {uid: ("numpy", "imagecodecs") for uid in (BASELINE, EXTENDED, LOSSLESS, LOSSLESS_SV1)}
+DECODER_DEPENDENCIES = dict.fromkeys((BASELINE, EXTENDED, LOSSLESS, LOSSLESS_SV1), ("numpy", "imagecodecs"))
 LOSSY = {BASELINE: "JPEG baseline", EXTENDED: "JPEG extended", "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
          "1.2.840.10008.1.2.4.91": "JPEG 2000", "1.2.840.10008.1.2.4.203": "HTJ2K"}
 
@@ -64,4 +65,62 @@ def stream_matrix(stream: bytes) -> tuple[int, int] | None:
         if marker in (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
             return int.from_bytes(stream[at + 5: at + 7], "big"), int.from_bytes(stream[at + 7: at + 9], "big")
         at += 2 + int.from_bytes(stream[at + 2: at + 4], "big")
+    return None
+
+
+def stream_damage(stream: bytes) -> str | None:
+    """What no whole stream can hold: a marker inside coded data; None where nothing was found.
+
+    Decoders of JPEG 2000 go on over damaged data and return a picture. Coders stuff bits so that no
+    marker (above FF8F) stands in coded data (ISO/IEC 15444-1, B.10.1, D.2.2; 15444-15 likewise), and
+    JPEG stuffs a zero byte after FF (ISO/IEC 10918-1, B.1.1.5): 4000 bytes of noise hold about 7 of them.
+    """
+    begin = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if begin >= 0:
+        return _tile_damage(stream, begin)
+    if stream[:2] == b"\xff\xd8" and (scan := _after_header(stream)) is not None and not scan[1]:
+        found = re.search(rb"\xff[\x01-\xbf]", stream[scan[0]:])
+        return f"a marker inside coded data at byte {scan[0] + found.start()}" if found else None
+    return None
+
+
+def _tile_damage(stream: bytes, begin: int) -> str | None:
+    """Walk the tile parts of a JPEG 2000 codestream (ISO/IEC 15444-1, A.4.2) and look into each."""
+    end = len(stream.rstrip(b"\x00"))
+    end -= 2 if stream[end - 2: end] == b"\xff\xd9" else 0
+    at = _skip_segments(stream, begin + 2, b"\x90")
+    while at is not None and stream[at: at + 2] == b"\xff\x90":
+        length = int.from_bytes(stream[at + 6: at + 10], "big")
+        stop = at + length if length else end
+        if stop > len(stream):
+            return f"a tile part that ends {stop - len(stream)} bytes after the stream"
+        data = _skip_segments(stream, at + 12, b"\x93")
+        if data is None:
+            return "a tile part without data"
+        # FF91 and FF92 (SOP, EPH) may stand between packets
+        found = re.search(rb"\xff[\x90\x93-\xff]", stream[data + 2: stop])
+        if found:
+            return f"a marker inside coded data at byte {data + 2 + found.start()}"
+        at = stop
+    return None
+
+
+def _skip_segments(stream: bytes, at: int, until: bytes) -> int | None:
+    """Position of marker FF `until`, going over marker segments; None where the chain breaks."""
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        if stream[at + 1: at + 2] == until:
+            return at
+        at += 2 + int.from_bytes(stream[at + 2: at + 4], "big")
+    return None
+
+
+def _after_header(stream: bytes) -> tuple[int, bool] | None:
+    """Where the first scan's coded data begins in a JPEG, and whether it is JPEG-LS (which stuffs bits)."""
+    at, is_ls = 2, False
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        is_ls |= stream[at + 1] == 0xF7
+        size = int.from_bytes(stream[at + 2: at + 4], "big")
+        if stream[at + 1] == 0xDA:
+            return at + 2 + size, is_ls
+        at += 2 + size
     return None

@@ -54,7 +54,6 @@ def open_dicom(path: Path, given: Given, seen_from: SeenFrom | None = None) -> R
 def read_header(path: Path) -> tuple[FileDataset, bytes | None]:
     """Everything before the pixels, and the inflated file where it was deflated. Raises BadPixels."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     remedy = "give a DICOM file (XA or RF), or a PNG or TIFF with --carm"
     size = path.stat().st_size
@@ -73,7 +72,7 @@ def read_header(path: Path) -> tuple[FileDataset, bytes | None]:
                 header.fluoronav_pixels_at = source.tell()  # where the pixel element begins
     except BadPixels:
         raise
-    except (InvalidDicomError, Exception) as error:  # noqa: BLE001 - a broken header fails in many ways
+    except Exception as error:  # a broken header fails in many ways
         raise BadPixels(path.name, got=f"a header that cannot be read ({type(error).__name__})",
                         expected="a whole DICOM file", remedy="copy it again from the archive") from error
     if not len(header):
@@ -95,6 +94,7 @@ def _inflated(path: Path) -> bytes | None:
         file.seek(132)
         start = 132 + 12 + int(meta.FileMetaInformationGroupLength)
     from pydicom.dataset import FileMetaDataset
+    from pydicom.filebase import DicomIO
     from pydicom.filewriter import write_file_meta_info
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -102,7 +102,7 @@ def _inflated(path: Path) -> bytes | None:
     plain.TransferSyntaxUID = ExplicitVRLittleEndian
     out = io.BytesIO()
     out.write(bytes(128) + b"DICM")
-    write_file_meta_info(out, plain, enforce_standard=False)
+    write_file_meta_info(DicomIO(out), plain, enforce_standard=False)
     out.write(inflate(path, start))
     return out.getvalue()
 

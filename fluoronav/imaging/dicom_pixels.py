@@ -7,14 +7,13 @@ import io
 import os
 import warnings
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from fluoronav.imaging.codecs import install, stream_matrix
+from fluoronav.imaging.codecs import install, stream_damage, stream_matrix
 from fluoronav.imaging.tags import code, numbers
 from registration.errors import BadPixels
 from registration.geometry import Array
@@ -151,6 +150,10 @@ class DicomPixels:
         if claimed is not None and claimed != (f.rows, f.columns):
             raise BadPixels(f"frame {k} of {self.name}", got=f"a stream of {claimed[0]} x {claimed[1]} pixels",
                             expected=f"Rows x Columns = {f.rows} x {f.columns}", remedy=EXPORT_AGAIN)
+        damage = stream_damage(stream)
+        if damage is not None:
+            raise BadPixels(f"frame {k} of {self.name}", got=f"a damaged stream ({damage})",
+                            expected=f"{UID(self.syntax).name}", remedy=EXPORT_AGAIN)
         install()
         one = Dataset()
         one.file_meta = FileMetaDataset()
@@ -167,7 +170,7 @@ class DicomPixels:
                 picture, _ = get_decoder(UID(self.syntax)).as_array(one, index=0, raw=f.samples == 1)
         except BadPixels:
             raise
-        except Exception as error:  # noqa: BLE001 - a dozen decoders, each with its own errors
+        except Exception as error:
             raise BadPixels(f"frame {k} of {self.name}", got=f"a stream that does not decode "
                             f"({_first_line(error)})", expected=f"{UID(self.syntax).name}",
                             remedy=EXPORT_AGAIN) from error

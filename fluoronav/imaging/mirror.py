@@ -10,7 +10,6 @@ import numpy as np
 from fluoronav.imaging.frame import Angles
 from fluoronav.imaging.notes import Notes
 from fluoronav.imaging.tags import Header
-from registration.errors import BadGeometry
 from registration.geometry import carm_from_room
 
 SeenFrom = Literal["detector", "source"]
@@ -22,7 +21,7 @@ def flips(header: Header, angles: Angles | None, seen_from: SeenFrom | None, nam
 
     --seen-from decides, then PatientOrientation where it is filled and angles are known; else DICOM is
     taken as seen from the detector. FieldOfViewHorizontalFlip tells what was done already: no flip.
-    Raises BadGeometry where PatientOrientation says that the picture is turned, not mirrored.
+    A PatientOrientation that says turned, not mirrored, is told as a warning and not used.
     """
     letters = header.code("PatientOrientation")
     told = _mirrored(letters, angles, name, notes) if seen_from is None or letters else None
@@ -63,6 +62,3 @@ def _cosine(letters: str, axis: np.ndarray) -> float:
     direction = np.sum([DIRECTIONS[letter] for letter in letters], axis=0).astype(float)
     length = float(np.linalg.norm(direction))
     return float(direction @ axis) / length if length else 0.0
-
-
-__all__ = ["BadGeometry", "SeenFrom", "flips"]

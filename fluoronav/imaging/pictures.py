@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Page:
             picture = _read_tiff(self.file, self.index) if _kind(self.file) == "TIFF" else _read_other(self.file)
         except BadPixels:
             raise
-        except Exception as error:  # noqa: BLE001 - every decoder has its own errors
+        except Exception as error:
             raise _unreadable(self.name, error) from error
         return _grey(picture, self)
 
@@ -91,7 +92,7 @@ def _pages(file: Path) -> list[Page]:
         pages = _tiff_pages(file) if kind == "TIFF" else [_single(file, head, kind)]
     except BadPixels:
         raise
-    except Exception as error:  # noqa: BLE001 - a broken file fails in many ways
+    except Exception as error:
         raise _unreadable(file.name, error) from error
     if not pages:
         raise BadPixels(f"picture {file.name}", got="a TIFF without pages", expected="a whole picture", remedy=REMEDY)
@@ -123,7 +124,12 @@ def _tiff_pages(file: Path) -> list[Page]:
 
     with tifffile.TiffFile(file) as tiff:
         return [Page(file, i, (page.imagelength, page.imagewidth), int(page.bitspersample))
-                for i, page in enumerate(tiff.pages)]
+                for i, page in enumerate(map(_whole, tiff.pages))]
+
+
+def _whole(page: Any) -> Any:
+    """The page with all of its tags (tifffile keeps short forms of later pages)."""
+    return page.aspage() if hasattr(page, "aspage") else page
 
 
 def _read_tiff(file: Path, index: int) -> Array:

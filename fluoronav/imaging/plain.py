@@ -44,7 +44,8 @@ class PlainDoor:
         angles = stated.angles if stated is not None else None
         flip = self._flips(stated, seen_from)
         intensity = stated.intensity_with(self.bits) if stated else Intensity(
-            "display", "dark", self.bits, assumed=("display pixels, dense matter dark (no --carm FILE says otherwise)",))
+            "display", "dark", self.bits,
+            assumed=("display pixels, dense matter dark (no --carm FILE says otherwise)",))
         for line in intensity.assumed:
             self.notes.assumed(line)
         self.notes.read(f"{self.count} frame(s) of {self.shape[0]} x {self.shape[1]}, {self.bits} bits")

@@ -48,7 +48,7 @@ class _Video:
             self._survey()
         except BadPixels:
             raise
-        except Exception as error:  # noqa: BLE001 - a broken file fails in many ways
+        except Exception as error:
             raise self._bad(f"a file that does not open ({type(error).__name__})", "a video") from error
 
     def _survey(self) -> None:
@@ -88,7 +88,7 @@ class _Video:
                 self._last = next(self._frames)
             except StopIteration:
                 raise self._bad(f"only {self._at + 1} frames", f"{len(self.times_ns)}") from None
-            except Exception as error:  # noqa: BLE001 - the decoder's own errors
+            except Exception as error:
                 raise self._bad(f"frame {self._at + 1} does not decode ({type(error).__name__})",
                                 "a whole video") from error
             self._at += 1
