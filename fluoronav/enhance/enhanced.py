@@ -17,7 +17,8 @@ class Enhanced:
     standard deviation of the line integrals. display (rows, columns) uint8 after window/level,
     dense = dark. raw_display: the same window on the untouched frame. flow (rows, columns, 2)
     float32, px, (du, dv) from the previous frame to this one, or None. valid: bool mask.
-    i0: unattenuated signal used, i0_source where it is from. badges: what is degraded, in words.
+    i0: unattenuated signal used (above dark), i0_source where it is from. badges: what is degraded, in words.
+    values (rows, columns) float32: the clean signal in the frame's stored units, unbiased.
     """
 
     line_integrals: Array
@@ -31,3 +32,4 @@ class Enhanced:
     i0: float | None
     i0_source: str
     badges: tuple[str, ...] = ()
+    values: Array | None = None

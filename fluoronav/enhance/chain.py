@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How is a frame cleaned? noise -> motion -> denoise -> contrast, each a pure step with a state of its own.
+
+`Chain(settings).step(state, frame) -> (state, Enhanced)`; state None is a reset. The same frames give the
+same bits. A frame that cannot be used (constant, saturated) comes back as it is, with a badge, and the
+next one starts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fluoronav.enhance import kernels
+from fluoronav.enhance.contrast import Contrast
+from fluoronav.enhance.denoise import Denoise, DenoiseSettings
+from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.motion import Motion
+from fluoronav.enhance.noise import Noise
+from fluoronav.enhance.work import Work
+from fluoronav.imaging.frame import Frame
+from registration.geometry import read_only
+
+SATURATED = 0.98  # share of open pixels at the top of the range: nothing was measured
+PAUSE_NS = 1_000_000_000  # a longer gap is a new run
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """Which stages run (noise and contrast always do) and how the denoiser is set."""
+
+    motion: bool = True
+    denoise: bool = True
+    denoiser: DenoiseSettings = field(default_factory=DenoiseSettings)
+
+    def describe(self) -> str:
+        """One line for the header of a derived picture."""
+        d = self.denoiser
+        parts = ["variance stabilization"]
+        parts += ["DIS motion"] if self.motion else []
+        parts += [f"motion-gated recursive filter (floor {d.floor:g}, gate {d.gate_low:g}-{d.gate_high:g}), "
+                  f"line-preserving spatial filter (least detail {d.detail_least:g})"] if self.denoise else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """States of the stages by name, shape and time of the last frame, stages that failed."""
+
+    shape: tuple[int, int]
+    time_ns: int
+    stages: dict[str, Any]
+    failed: tuple[str, ...] = ()
+
+
+class Chain:
+    """The enhancement chain; holds settings, no state."""
+
+    def __init__(self, settings: ChainSettings | None = None) -> None:
+        self.settings = settings or ChainSettings()
+        self.stages: dict[str, Any] = {"noise": Noise()}
+        if self.settings.motion and self.settings.denoise:
+            self.stages["motion"] = Motion()
+        if self.settings.denoise:
+            self.stages["denoise"] = Denoise(self.settings.denoiser)
+        self.stages["contrast"] = Contrast()
+
+    def step(self, state: ChainState | None, frame: Frame,
+             skip: Collection[str] = ()) -> tuple[ChainState | None, Enhanced]:
+        """One frame. `skip` names stages left out for want of time (`motion`, `denoise`); said in a badge."""
+        badges: list[str] = []
+        fault = fault_of(frame)
+        if state is not None and fault is None:
+            restart = _restart(state, frame)
+            if restart:
+                badges, state = [restart], None
+        work = Work(frame, badges=tuple(badges) if fault is None else (fault,))
+        if not kernels.compiled:
+            work = replace(work, badges=(*work.badges, "slow: compiled kernels are not built"))
+        stages = dict(state.stages) if state is not None and fault is None else {}
+        failed = list(state.failed) if state is not None else []
+        for name, stage in self.stages.items():
+            if name == "contrast" and work.clean is None:
+                work = _untouched(work)
+            if name in ("motion", "denoise") and (fault is not None or name in failed):
+                continue
+            if name in skip and name in ("motion", "denoise"):
+                stages.pop(name, None)
+                work = replace(work, badges=(*work.badges, f"{name} skipped: out of time"))
+                continue
+            try:
+                stages[name], work = stage.step(stages.get(name), work)
+            except Exception as error:  # a stage that raises is switched off; the raw picture comes through
+                if name not in ("motion", "denoise"):
+                    raise
+                failed.append(name)
+                work = replace(work, badges=(*work.badges, f"{name} failed and is off: {type(error).__name__}"))
+        enhanced = _enhanced(work)
+        if fault is not None:
+            return None, enhanced
+        return ChainState(frame.pixels.shape, frame.time_ns, stages, tuple(failed)), enhanced
+
+
+def fault_of(frame: Frame) -> str | None:
+    """Why nothing can be learned from a frame, None where something can."""
+    inside = frame.pixels[frame.valid] if not frame.valid.all() else frame.pixels
+    if inside.size == 0:
+        return "no open pixels: frame not enhanced"
+    low, high = int(inside.min()), int(inside.max())
+    if low == high:
+        return "constant frame: not enhanced"
+    top = (1 << frame.intensity.bits) - 1
+    if high >= top and float(np.mean(inside >= top)) > SATURATED:
+        return "saturated frame: not enhanced"
+    return None
+
+
+def _restart(state: ChainState, frame: Frame) -> str | None:
+    if state.shape != frame.pixels.shape:
+        return "size changed: filter restarted"
+    if frame.time_ns < state.time_ns or frame.time_ns - state.time_ns > PAUSE_NS:
+        return "gap in time: filter restarted"
+    return None
+
+
+def _untouched(work: Work) -> Work:
+    """Where nothing was denoised: the frame itself with the noise of one frame."""
+    assert work.stabilized is not None
+    return replace(work, clean=work.stabilized, variance=np.ones_like(work.stabilized))
+
+
+def _enhanced(work: Work) -> Enhanced:
+    frame = work.frame
+    return Enhanced(
+        line_integrals=read_only(work.line_integrals, np.float32), sigma=read_only(work.sigma, np.float32),
+        display=read_only(work.display, np.uint8), raw_display=read_only(work.raw_display, np.uint8),
+        flow=None if work.flow is None else read_only(work.flow, np.float32), carm=frame.carm, valid=frame.valid,
+        relative=work.relative, i0=work.i0, i0_source=work.i0_source, badges=work.badges,
+        values=None if work.values is None else read_only(work.values, np.float32))

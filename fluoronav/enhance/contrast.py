@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does a person see? Clean line integrals with their noise, and a window that does not flicker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fluoronav.enhance import kernels
+from fluoronav.enhance.noise import NoiseLaw
+from fluoronav.enhance.work import Work
+from fluoronav.imaging.frame import Frame
+from fluoronav.imaging.intensity import FLOOR, I0_PERCENTILE
+from registration.geometry import Array
+
+LOW, HIGH = 0.5, 99.5  # percentiles of the line integrals shown as white and black
+MARGIN = 0.06  # of the window, on both sides
+PACE = 0.08  # share of a new frame in the window: settles within a second at 15 frames/s
+JUMP = 0.5  # of the window: a larger change is followed at once, it is another picture
+LEAST_WIDTH = 0.02  # a flat picture is shown flat, not as blown-up noise
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastState:
+    """Window in line integrals, and the unattenuated signal in use (above dark)."""
+
+    low: float
+    high: float
+    i0: float | None
+    i0_source: str
+
+
+class Contrast:
+    """Stage: line integrals, their standard deviation, and grey pictures of the clean and the raw frame."""
+
+    name = "contrast"
+
+    def step(self, state: ContrastState | None, item: Work) -> tuple[ContrastState, Work]:
+        """Adds values, line_integrals, sigma, display, raw_display, i0 and relative to the item."""
+        law, frame, clean, variance = item.law, item.frame, item.clean, item.variance
+        assert law is not None and clean is not None and variance is not None
+        values = kernels.lookup(clean, law.restore, law.start, law.step)
+        i0, source = _unattenuated(frame, values, state)
+        p_table, s_table = _tables(law, frame, i0)
+        p = kernels.lookup(clean, p_table, law.start, law.step)
+        sigma = kernels.lookup(clean, s_table, law.start, law.step) * np.sqrt(variance)
+        low, high = _window(p, frame.valid, state)
+        raw = line_integral_of(np.arange(law.forward.size, dtype=np.float64), frame, i0)
+        grey = kernels.window(np.ascontiguousarray(raw[None], np.float32), low, high)[0]
+        return ContrastState(low, high, i0, source), replace(
+            item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(p, low, high),
+            raw_display=np.take(grey, frame.pixels), i0=i0, i0_source=source,
+            relative=frame.intensity.kind != "linear")
+
+
+def line_integral_of(values: Array, frame: Frame, i0: float | None) -> Array:
+    """Line integrals (relative ones where the data is not linear) of values in stored units."""
+    law = frame.intensity
+    if law.kind == "linear":
+        return -np.log(np.maximum(values - law.dark, FLOOR) / (i0 or 1.0))
+    full = float((1 << law.bits) - 1)
+    return (full - values) / full if law.dense == "dark" else values / full
+
+
+def _tables(law: NoiseLaw, frame: Frame, i0: float | None) -> tuple[Array, Array]:
+    """Line integral and standard deviation (of one frame) at the nodes of the law."""
+    values = law.restore.astype(np.float64)
+    p = line_integral_of(values, frame, i0)
+    if frame.intensity.kind == "linear":
+        slope = 1 / np.maximum(values - frame.intensity.dark, FLOOR)
+    else:
+        slope = np.full(values.shape, 1 / ((1 << frame.intensity.bits) - 1))
+    return p.astype(np.float32), (law.sigma * slope).astype(np.float32)
+
+
+def _unattenuated(frame: Frame, values: Array, state: ContrastState | None) -> tuple[float | None, str]:
+    """(i0 above dark, where it is from); an estimate is followed slowly, so that pictures do not flicker."""
+    law = frame.intensity
+    if law.kind != "linear":
+        return None, "none"
+    if law.i0 is not None and law.i0 > law.dark:
+        return float(law.i0 - law.dark), law.i0_source
+    inside = values[::4, ::4][frame.valid[::4, ::4]]
+    brightest = float(np.percentile(inside, I0_PERCENTILE)) if inside.size else 1.0
+    found = max(brightest - law.dark, 1.0)
+    if state is None or state.i0 is None or abs(found / state.i0 - 1) > 0.2:
+        return found, "estimated"
+    return state.i0 * (found / state.i0) ** PACE, "estimated"
+
+
+def _window(p: Array, valid: Array, state: ContrastState | None) -> tuple[float, float]:
+    inside = p[::4, ::4][valid[::4, ::4]]
+    if inside.size < 16:
+        return (state.low, state.high) if state is not None else (0.0, 1.0)
+    low, high = (float(x) for x in np.percentile(inside, (LOW, HIGH)))
+    width = max(high - low, LEAST_WIDTH)
+    middle = (low + high) / 2
+    low, high = middle - width * (0.5 + MARGIN), middle + width * (0.5 + MARGIN)
+    if state is None or max(abs(low - state.low), abs(high - state.high)) > JUMP * (state.high - state.low):
+        return low, high
+    return state.low + PACE * (low - state.low), state.high + PACE * (high - state.high)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does noise go without taking a moving wire along? A temporal filter that doubts itself where lines change.
+
+The recursion of native/kernels.cpp runs in the scale of unit noise. Its thresholds are in units of what
+noise alone does to the same statistics, measured on the difference of the first frames, because detectors
+and displays correlate their noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from fluoronav.enhance import kernels
+from fluoronav.enhance.noise import quiet_median
+from fluoronav.enhance.work import Work
+from registration.geometry import Array
+
+# what white noise of unit variance does (10^6 samples; a test repeats it)
+WHITE_EVIDENCE, WHITE_LINE, WHITE_POINT = 0.2988, 0.5064, 0.6017
+WHITE_BASE_VAR, WHITE_DETAIL_VAR, WHITE_CROSS = 0.0750, 0.7943, 0.0660
+MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
+REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
+STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseSettings:
+    """floor: least weight of the new frame (0.14: noise 0.28 in time alone); gate_*: evidence of change, in units
+    of the median that noise alone gives, at which the filter begins to doubt and is sure; detail_*: the
+    same for the spatial part; detail_least: share of the detail that always stays."""
+
+    floor: float = 0.14
+    gate_low: float = 2.5
+    gate_high: float = 3.6
+    detail_low: float = 2.0
+    detail_high: float = 3.4
+    detail_least: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Medians of evidence, line and point detail, and second moments of base and detail, for noise alone."""
+
+    evidence: float = WHITE_EVIDENCE
+    line: float = WHITE_LINE
+    point: float = WHITE_POINT
+    base_var: float = WHITE_BASE_VAR
+    detail_var: float = WHITE_DETAIL_VAR
+    cross: float = WHITE_CROSS
+    frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseState:
+    """mean and variance of every pixel (unit of one frame's noise), calibration, last frame while learning."""
+
+    mean: Array
+    variance: Array
+    calibration: Calibration
+    previous: Array | None
+
+
+class Denoise:
+    """Stage: motion-gated, motion-compensated recursion in time, and a line-preserving part in space."""
+
+    name = "denoise"
+
+    def __init__(self, settings: DenoiseSettings | None = None) -> None:
+        self.settings = settings or DenoiseSettings()
+
+    def step(self, state: DenoiseState | None, item: Work) -> tuple[DenoiseState, Work]:
+        """Adds `clean`, `variance` and `fresh` to the item."""
+        y = item.stabilized
+        assert y is not None
+        calibration = state.calibration if state is not None else Calibration()
+        badges = item.badges
+        if state is None:
+            mean, variance = y, np.ones_like(y)
+        else:
+            before, moved = self._before(state, item)
+            if state.previous is not None:
+                calibration = calibrated(calibration, y, state.previous, item.frame.valid)
+            before, stepped = exposure_followed(before, y, item.frame.valid)
+            if stepped:
+                badges = (*badges, "exposure step followed")
+            mean, variance = self._temporal(y, before, moved, item, calibration)
+        clean, kept = self._spatial(mean, variance, calibration)
+        out_variance = variance * (calibration.base_var + kept * kept * calibration.detail_var
+                                   + 2 * kept * calibration.cross)
+        learning = y if calibration.frames < 4 else None
+        return (DenoiseState(mean, variance, calibration, learning),
+                replace(item, clean=clean, variance=out_variance, fresh=variance, badges=badges))
+
+    def _before(self, state: DenoiseState, item: Work) -> tuple[Array, Array]:
+        """State mean in the present law's scale, and the state's variance."""
+        if item.law_before is None or item.law is None:
+            return state.mean, state.variance
+        levels = kernels.lookup(state.mean, item.law_before.restore, item.law_before.start, item.law_before.step)
+        return np.interp(levels, np.arange(item.law.forward.size), item.law.forward).astype(np.float32), state.variance
+
+    def _temporal(self, y: Array, mean: Array, variance: Array, item: Work,
+                  calibration: Calibration) -> tuple[Array, Array]:
+        s = self.settings
+        scale = 1 / calibration.evidence
+        evidence = kernels.evidence(y, mean, variance)
+        if item.flow is not None and item.trusted is not None:
+            mean, variance, evidence = _compensated(y, mean, variance, evidence, item.flow, item.trusted)
+        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, scale, s.gate_low, s.gate_high, s.floor)
+        return out
+
+    def _spatial(self, mean: Array, variance: Array, calibration: Calibration) -> tuple[Array, Array]:
+        s = self.settings
+        out: tuple[Array, Array] = kernels.spatial(mean, variance, 1 / calibration.line, 1 / calibration.point,
+                                                   s.detail_low, s.detail_high, s.detail_least)
+        return out
+
+
+def _compensated(y: Array, mean: Array, variance: Array, evidence: Array, flow: Array,
+                 trusted: Array) -> tuple[Array, Array, Array]:
+    """The state moved along the flow where that explains the frame better than standing still does."""
+    rows, columns = np.indices(y.shape, np.float32)
+    x, v = columns - flow[..., 0], rows - flow[..., 1]
+    moved = cv2.remap(mean, x, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    doubt = cv2.remap(variance, x, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + np.float32(REMAPPED)
+    other = kernels.evidence(y, moved, doubt)
+    better = trusted & (np.abs(other) < np.abs(evidence))
+    return np.where(better, moved, mean), np.where(better, doubt, variance), np.where(better, other, evidence)
+
+
+def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]:
+    """(the state's levels moved by the common shift at each level, whether there was one).
+
+    A change of exposure moves most pixels of a level by the same amount; what moves does not.
+    """
+    pick = valid[::3, ::3]
+    old, new = mean[::3, ::3][pick], y[::3, ::3][pick]
+    if old.size < 512:
+        return mean, False
+    order = np.argsort(old, kind="stable")
+    parts = np.array_split(order, 12)
+    centers = np.array([float(old[part].mean()) for part in parts])
+    shifts = np.array([float(np.median(new[part] - old[part])) for part in parts])
+    if np.mean(np.abs(shifts) > STEP) < 0.5:
+        return mean, False
+    centers = np.maximum.accumulate(centers + 1e-6 * np.arange(centers.size))
+    return mean + np.interp(mean, centers, shifts).astype(np.float32), True
+
+
+def calibrated(old: Calibration, y: Array, previous: Array, valid: Array) -> Calibration:
+    """The calibration with one more difference of frames in its running mean."""
+    change = (y - previous) / np.float32(np.sqrt(2))
+    base, detail, along = kernels.parts(change)
+    evidence = kernels.evidence(change, np.zeros_like(change), np.zeros_like(change))
+    whole = quiet_median(change, valid) / 0.6745 or 1.0
+    found = {
+        "evidence": _bounded(quiet_median(evidence, valid) / whole, WHITE_EVIDENCE),
+        "line": _bounded(quiet_median(along, valid) / whole, WHITE_LINE),
+        "point": _bounded(quiet_median(detail, valid) / whole, WHITE_POINT),
+        "base_var": _bounded((quiet_median(base, valid) / 0.6745 / whole) ** 2, WHITE_BASE_VAR, 4.0)}
+    found["detail_var"] = min((found["point"] / 0.6745) ** 2, 1.0)
+    found["cross"] = max((1 - found["base_var"] - found["detail_var"]) / 2, 0.0)
+    share = 1 / (old.frames + 1)
+    mixed = {key: (1 - share) * getattr(old, key) + share * value for key, value in found.items()}
+    return Calibration(**mixed, frames=old.frames + 1)
+
+
+def _bounded(value: float, white: float, most: float = MOST_CORRELATED) -> float:
+    return min(max(value, 0.6 * white), most * white)

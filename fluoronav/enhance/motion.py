@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What moved since the last frame? DIS optical flow at reduced size, believed only where it explains the change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from fluoronav.enhance.work import Work
+from registration.geometry import Array
+
+SIDE = 256  # pixels: flow at this size takes 1 ms and its noise is averaged over the pixels joined
+EXPLAINS = 0.6  # the moved picture must leave less than this share of the change
+LEAST_PX = 0.3  # shorter flow is standing still: moving the state would only blur it
+NOTICED = 2.0  # a change below this many standard deviations is noise and needs no flow
+
+
+@dataclass(frozen=True, slots=True)
+class MotionState:
+    """The last frame at reduced size, in the scale of unit noise."""
+
+    small: Array
+
+
+class Motion:
+    """Stage: flow (rows, columns, 2) in pixels from the last frame to this one, and where to believe it."""
+
+    name = "motion"
+
+    def step(self, state: MotionState | None, item: Work) -> tuple[MotionState, Work]:
+        """Adds `flow` and `trusted` to the item; None where nothing moved or nothing is known."""
+        y = item.stabilized
+        assert y is not None
+        factor = max(1, max(y.shape) // SIDE)
+        size = (max(y.shape[1] // factor, 32), max(y.shape[0] // factor, 32))
+        small = cv2.GaussianBlur(cv2.resize(y, size, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+        new = MotionState(small)
+        if state is None or state.small.shape != small.shape or item.law_before is not None:
+            return new, item
+        flow, trusted = believed(state.small, small, noise=0.4 / factor)
+        if not trusted.any():
+            return new, item
+        full = (y.shape[1], y.shape[0])
+        flow = np.where(trusted[..., None], flow, 0).astype(np.float32)
+        ratio = np.array([y.shape[1] / size[0], y.shape[0] / size[1]], np.float32)
+        big = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR) * ratio
+        mask = cv2.resize(trusted.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST).astype(bool)
+        return new, replace(item, flow=big, trusted=mask)
+
+
+def believed(before: Array, now: Array, noise: float) -> tuple[Array, Array]:
+    """(flow (rows, columns, 2) px from `before` to `now`, mask of where it explains a change above the noise)."""
+    low, high = np.percentile(now[::4, ::4], (0.5, 99.5))
+    scale = 255 / max(float(high - low), 1e-6)
+    a, b = (np.clip((picture - low) * scale, 0, 255).astype(np.uint8) for picture in (before, now))
+    back = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(b, a, None)  # from now to before
+    rows, columns = np.indices(now.shape, np.float32)
+    moved = cv2.remap(before, columns + back[..., 0], rows + back[..., 1], cv2.INTER_LINEAR,
+                      borderMode=cv2.BORDER_REPLICATE)
+    left = cv2.blur(np.square(now - moved), (9, 9))
+    change = cv2.blur(np.square(now - before), (9, 9))
+    length = np.hypot(back[..., 0], back[..., 1])
+    trusted = (left < EXPLAINS * change) & (change > (NOTICED * noise) ** 2) & (length > LEAST_PX)
+    return -back, trusted

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How noisy is a frame at each level, and in which scale is its noise the same everywhere?
+
+Counts follow var = gain * (mean - dark) + electronic^2 and are stabilized by the generalized Anscombe
+transform with its exact unbiased inverse (Makitalo and Foi, IEEE TIP 22(1), 2013). For display data the
+law is measured (variance against level) and the transform is the integral of 1 / sigma.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from fluoronav.enhance.work import Work
+from fluoronav.imaging.frame import Frame, Intensity
+from registration.geometry import Array, read_only
+
+NODES = 4096  # of the tables over the stabilized scale; linear between them: error below 1e-4 of a step
+BLOCK = 16  # pixels: 256 samples give sigma to 4 %
+STATIC_SHARE = 0.25  # of the blocks of a level: the quietest quarter is taken as still
+GROUPS = 8  # levels at which the variance is measured
+LEARNING_FRAMES = 8
+CHANGED = 0.04  # relative change of sigma that makes new tables worth it
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseLaw:
+    """Standard deviation against level, and the transform that makes it 1.
+
+    forward: table over stored values, float32; nodes of the stabilized scale from `start` in `step`s:
+    restore (stored units, unbiased) and sigma (stored units) at them. source: `stated` or `measured`.
+    """
+
+    forward: Array
+    start: float
+    step: float
+    restore: Array
+    sigma: Array
+    source: str
+    levels: Array
+    variances: Array
+
+    def stabilized(self, pixels: Array) -> Array:
+        """Stored pixels (uint8 or uint16) in the scale of unit noise, float32."""
+        return np.take(self.forward, pixels)
+
+    def nodes(self) -> Array:
+        """The stabilized values at which the tables stand."""
+        return self.start + self.step * np.arange(NODES)
+
+
+def stated_law(intensity: Intensity) -> NoiseLaw | None:
+    """The law that the source states, None where it states none or the data is not linear."""
+    if intensity.kind != "linear" or intensity.gain is None or intensity.gain <= 0:
+        return None
+    gain, electronic, dark = float(intensity.gain), float(intensity.electronic or 0.0), float(intensity.dark)
+    x = np.arange(1 << max(intensity.bits, 8), dtype=np.float64)
+    forward = anscombe(x, gain, electronic, dark)
+    start, step = _nodes_over(forward)
+    y = start + step * np.arange(NODES)
+    restore = np.maximum(anscombe_inverse(y, gain, electronic, dark), 0)
+    sigma = np.sqrt(np.maximum(gain * (restore - dark), 0) + electronic**2)
+    levels = np.linspace(dark, x[-1], GROUPS)
+    return _law(forward, start, step, restore, np.maximum(sigma, 0.3), "stated", levels,
+                np.maximum(gain * (levels - dark), 0) + electronic**2)
+
+
+def anscombe(x: Array, gain: float, electronic: float, dark: float) -> Array:
+    """Generalized Anscombe transform of counts: unit variance for var = gain (mean - dark) + electronic^2."""
+    inside = gain * (np.asarray(x, np.float64) - dark) + 0.375 * gain**2 + electronic**2
+    return 2 / gain * np.sqrt(np.maximum(inside, 0))
+
+
+def anscombe_inverse(y: Array, gain: float, electronic: float, dark: float) -> Array:
+    """Closed form of its exact unbiased inverse: the mean count whose transform has the mean y."""
+    d = np.maximum(np.asarray(y, np.float64), 2 * np.sqrt(0.375 + (electronic / gain) ** 2))
+    root = np.sqrt(1.5)
+    poisson = d**2 / 4 + root / 4 / d - 11 / 8 / d**2 + 5 / 8 * root / d**3 - 0.125 - (electronic / gain) ** 2
+    return gain * np.maximum(poisson, 0) + dark
+
+
+def measured_law(levels: Array, variances: Array, bits: int) -> NoiseLaw:
+    """The law through measured points (level, variance) in stored units; constant beyond them."""
+    x = np.arange(1 << max(bits, 8), dtype=np.float64)
+    sigma = np.sqrt(np.maximum(np.interp(x, levels, variances), 1 / 12))  # 1/12: rounding to whole steps
+    forward = np.concatenate([[0], np.cumsum((1 / sigma[1:] + 1 / sigma[:-1]) / 2)])
+    # unbiased: E f(X) = f(mu) + f'' var / 2, and f' = 1 / sigma makes that f(mu) - sigma' / 2
+    mean_forward = np.maximum.accumulate(forward - np.gradient(sigma) / 2)
+    start, step = _nodes_over(forward)
+    restore = np.interp(start + step * np.arange(NODES), mean_forward + 1e-9 * x, x)
+    return _law(forward, start, step, restore, np.interp(restore, x, sigma), "measured", levels, variances)
+
+
+def _nodes_over(forward: Array) -> tuple[float, float]:
+    return float(forward[0]), float((forward[-1] - forward[0]) / (NODES - 1))
+
+
+def _law(forward: Array, start: float, step: float, restore: Array, sigma: Array, source: str, levels: Array,
+         variances: Array) -> NoiseLaw:
+    return NoiseLaw(read_only(forward, np.float32), start, step, read_only(restore, np.float32),
+                    read_only(sigma, np.float32), source, read_only(levels, np.float64),
+                    read_only(variances, np.float64))
+
+
+# --------------------------------------------------------------------------------------------------
+# Measuring
+
+
+def measure(current: Array, previous: Array | None, valid: Array) -> tuple[Array, Array]:
+    """(levels, variances) of the noise of a frame, GROUPS points, levels rising.
+
+    From the difference to the previous frame in the quietest blocks of each level; without one from a
+    second difference in space, which knows only noise that is not correlated (Immerkaer, CVIU 64(2), 1996).
+    """
+    picture = current.astype(np.float32)
+    if previous is not None:
+        change = (picture - previous.astype(np.float32)) / np.float32(np.sqrt(2))
+        # less its 5x5 mean: what moves is smooth there, what detectors and displays correlate is narrower
+        noise = (change - cv2.blur(change, (5, 5))) / np.float32(np.sqrt(1 - 1 / 25))
+    else:
+        rows = picture[2:] - 2 * picture[1:-1] + picture[:-2]
+        noise = np.zeros_like(picture)
+        noise[1:-1, 1:-1] = (rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]) / 6
+    level, variance, whole = _blocks(picture), _blocks(noise**2) - _blocks(noise) ** 2, _blocks(valid) > 0.99
+    level, variance = level[whole], variance[whole]
+    if level.size < GROUPS * 4:
+        spread = float(np.var(noise[valid])) if valid.any() else 1.0
+        return np.array([0.0, float(picture.max(initial=1))]), np.full(2, max(spread, 1 / 12))
+    order = np.argsort(level, kind="stable")
+    levels, variances = [], []
+    for part in np.array_split(order, GROUPS):
+        levels.append(float(np.mean(level[part])))
+        quiet = np.partition(variance[part], int(len(part) * STATIC_SHARE))[int(len(part) * STATIC_SHARE)]
+        variances.append(max(float(quiet) * 1.06, 1 / 12))  # 1.06: a quarter from below of 256 samples' variance
+    return np.maximum.accumulate(np.array(levels) + 1e-6 * np.arange(GROUPS)), np.array(variances)
+
+
+def quiet_median(picture: Array, valid: Array) -> float:
+    """Median magnitude in the quietest blocks of a picture of differences: what noise alone does there."""
+    size = np.abs(_cut(picture))
+    blocks = size.reshape(size.shape[0] // BLOCK, BLOCK, -1, BLOCK).transpose(0, 2, 1, 3).reshape(-1, BLOCK * BLOCK)
+    whole = _blocks(valid).ravel() > 0.99
+    medians = np.median(blocks[whole][:: max(1, int(whole.sum()) // 512)], axis=1)
+    return float(np.quantile(medians, STATIC_SHARE)) if medians.size else 0.0
+
+
+def _cut(picture: Array) -> Array:
+    return picture[: picture.shape[0] // BLOCK * BLOCK, : picture.shape[1] // BLOCK * BLOCK]
+
+
+def _blocks(picture: Array) -> Array:
+    cut = _cut(np.asarray(picture, np.float32))
+    return cut.reshape(cut.shape[0] // BLOCK, BLOCK, -1, BLOCK).mean(axis=(1, 3))
+
+
+# --------------------------------------------------------------------------------------------------
+# The stage
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseState:
+    """Law in use, points measured so far, the last raw frame while learning."""
+
+    law: NoiseLaw
+    levels: Array
+    variances: Array
+    frames: int
+    previous: Array | None
+
+
+class Noise:
+    """Stage: the frame in the scale of unit noise, by a law that is stated or learned from the first frames."""
+
+    name = "noise"
+
+    def step(self, state: NoiseState | None, item: Work) -> tuple[NoiseState, Work]:
+        """Adds `stabilized`, `law` and, where the law changed, `law_before` to the item."""
+        frame = item.frame
+        stated = state.law if state is not None and state.law.source == "stated" else stated_law(frame.intensity)
+        if stated is not None:
+            new = state or NoiseState(stated, stated.levels, stated.variances, 1, None)
+            return new, replace(item, law=stated, stabilized=stated.stabilized(frame.pixels))
+        before = state.law if state is not None else None
+        new = _learn(state, frame)
+        changed = before is not None and new.law is not before
+        return new, replace(item, law=new.law, law_before=before if changed else None,
+                            stabilized=new.law.stabilized(frame.pixels),
+                            learning=new.frames <= LEARNING_FRAMES)
+
+
+def _learn(state: NoiseState | None, frame: Frame) -> NoiseState:
+    """The running mean of what each of the first frames says; the first difference replaces the spatial guess."""
+    if state is not None and state.frames >= LEARNING_FRAMES:
+        return replace(state, frames=state.frames + 1, previous=None) if state.previous is not None else state
+    levels, variances = measure(frame.pixels, state.previous if state else None, frame.valid)
+    if state is not None and state.frames >= 2:
+        share = 1 / state.frames
+        mixed = np.interp(levels, state.levels, state.variances)
+        variances = (1 - share) * mixed + share * variances
+    law = state.law if state is not None else None
+    if law is None or float(np.abs(np.sqrt(variances / np.interp(levels, law.levels, law.variances)) - 1).max()) > CHANGED:
+        law = measured_law(levels, variances, frame.intensity.bits)
+    return NoiseState(law, levels, variances, (state.frames if state else 0) + 1, frame.pixels)

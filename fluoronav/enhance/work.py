@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What do the stages of the chain hand to each other? One item a frame, filled stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fluoronav.imaging.frame import Frame
+from registration.geometry import Array
+
+if TYPE_CHECKING:
+    from fluoronav.enhance.noise import NoiseLaw
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One frame on its way. Arrays are (rows, columns) float32 in the scale of unit noise unless said.
+
+    noise: law, law_before (where the law changed with this frame), stabilized, learning;
+    motion: flow (rows, columns, 2) px or None, trusted (bool, rows, columns) where it explains a change;
+    denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
+    temporal average); contrast: line_integrals, sigma, display, raw_display, i0, i0_source, relative,
+    values (stored units).
+    """
+
+    frame: Frame
+    law: NoiseLaw | None = None
+    law_before: NoiseLaw | None = None
+    stabilized: Array | None = None
+    learning: bool = False
+    flow: Array | None = None
+    trusted: Array | None = None
+    clean: Array | None = None
+    variance: Array | None = None
+    fresh: Array | None = None
+    values: Array | None = None
+    line_integrals: Array | None = None
+    sigma: Array | None = None
+    display: Array | None = None
+    raw_display: Array | None = None
+    relative: bool = True
+    i0: float | None = None
+    i0_source: str = "none"
+    badges: tuple[str, ...] = ()
