@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, doctor, frames
+from fluoronav.cli import bench, doctor, enhance, frames
 
 app = typer.Typer(
     name="fluoronav",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(frames.app, name="frames")
+app.command("enhance")(enhance.enhance)
 
 
 def main() -> None:

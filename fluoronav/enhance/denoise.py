@@ -24,6 +24,7 @@ WHITE_BASE_VAR, WHITE_DETAIL_VAR, WHITE_CROSS = 0.0750, 0.7943, 0.0660
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
 STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
+COMMON = 2.0  # times the spread of the blocks of a level: a shift that they share
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Denoise:
         """State mean in the present law's scale, and the state's variance."""
         if item.law_before is None or item.law is None:
             return state.mean, state.variance
-        levels = kernels.lookup(state.mean, item.law_before.restore, item.law_before.start, item.law_before.step)
+        levels = np.interp(state.mean, item.law_before.forward, np.arange(item.law_before.forward.size))
         return np.interp(levels, np.arange(item.law.forward.size), item.law.forward).astype(np.float32), state.variance
 
     def _temporal(self, y: Array, mean: Array, variance: Array, item: Work,
@@ -133,17 +134,20 @@ def _compensated(y: Array, mean: Array, variance: Array, evidence: Array, flow: 
 def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]:
     """(the state's levels moved by the common shift at each level, whether there was one).
 
-    A change of exposure moves most pixels of a level by the same amount; what moves does not.
+    A change of exposure moves the blocks of a level by the same amount; what moves does not. Means of
+    8x8 blocks, so that sorting by level does not pick noise.
     """
-    pick = valid[::3, ::3]
-    old, new = mean[::3, ::3][pick], y[::3, ::3][pick]
-    if old.size < 512:
+    size = (max(y.shape[1] // 8, 1), max(y.shape[0] // 8, 1))
+    old, new = (cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (mean, y))
+    pick = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+    old, change = old[pick], (new - old)[pick]
+    if old.size < 64:
         return mean, False
-    order = np.argsort(old, kind="stable")
-    parts = np.array_split(order, 12)
+    parts = np.array_split(np.argsort(old, kind="stable"), 12)
     centers = np.array([float(old[part].mean()) for part in parts])
-    shifts = np.array([float(np.median(new[part] - old[part])) for part in parts])
-    if np.mean(np.abs(shifts) > STEP) < 0.5:
+    shifts = np.array([float(np.median(change[part])) for part in parts])
+    spread = np.array([float(np.median(np.abs(change[part] - s))) for part, s in zip(parts, shifts, strict=True)])
+    if np.mean((np.abs(shifts) > STEP) & (np.abs(shifts) > COMMON * spread)) < 0.5:
         return mean, False
     centers = np.maximum.accumulate(centers + 1e-6 * np.arange(centers.size))
     return mean + np.interp(mean, centers, shifts).astype(np.float32), True

@@ -139,11 +139,14 @@ def measure(current: Array, previous: Array | None, valid: Array) -> tuple[Array
 
 def quiet_median(picture: Array, valid: Array) -> float:
     """Median magnitude in the quietest blocks of a picture of differences: what noise alone does there."""
-    size = np.abs(_cut(picture))
-    blocks = size.reshape(size.shape[0] // BLOCK, BLOCK, -1, BLOCK).transpose(0, 2, 1, 3).reshape(-1, BLOCK * BLOCK)
-    whole = _blocks(valid).ravel() > 0.99
-    medians = np.median(blocks[whole][:: max(1, int(whole.sum()) // 512)], axis=1)
-    return float(np.quantile(medians, STATIC_SHARE)) if medians.size else 0.0
+    rows, columns = (n // BLOCK for n in picture.shape)
+    whole = np.argwhere(_cut(valid).reshape(rows, BLOCK, columns, BLOCK).all(axis=(1, 3)))
+    if not len(whole):
+        return 0.0
+    cut = _cut(picture).reshape(rows, BLOCK, columns, BLOCK)
+    picks = whole[:: max(1, len(whole) // 256)]
+    medians = np.median(np.abs(cut[picks[:, 0], :, picks[:, 1], :].reshape(len(picks), -1)), axis=1)
+    return float(np.quantile(medians, STATIC_SHARE))
 
 
 def _cut(picture: Array) -> Array:

@@ -55,6 +55,11 @@ def open_pictures(files: Sequence[Path], path: Path, carm_file: str | Path | Non
     return door.run(carm_file, given, seen_from)
 
 
+def pages_of(file: Path) -> int:
+    """How many frames a picture file holds."""
+    return len(_pages(file))
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One picture in a file: its size is known before it is read."""

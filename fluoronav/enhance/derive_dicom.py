@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does the header of an enhanced DICOM run say? DERIVED, by which chain, from which instance."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+
+from fluoronav.enhance.derive import whole_or_nothing
+from fluoronav.imaging.dicom import read_header
+from fluoronav.imaging.run import Run
+from registration.geometry import Array
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
+
+DROPPED = ("IconImageSequence", "SmallestImagePixelValue", "LargestImagePixelValue", "ExtendedOffsetTable",
+           "ExtendedOffsetTableLengths", "DigitalSignaturesSequence", "MACParametersSequence",
+           "DataSetTrailingPadding", "PlanarConfiguration")
+
+
+def program_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("fluoronav")
+    except PackageNotFoundError:  # run from a tree that was never installed
+        return "not installed"
+
+
+def write_dicom(run: Run, pictures: Iterator[Array], output: Path, chain: str) -> list[str]:
+    """Write the pictures with the header of the run's file, derived; answers with warnings.
+
+    Patient, study and geometry tags stay; UIDs of instance and series are new; private tags, overlay
+    planes and curves go. Pixels are written uncompressed (explicit VR little endian).
+    """
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    header, _ = read_header(run.path)
+    lost = _readable(header)
+    _derive(header, chain)
+    stored = int(header.BitsStored)
+    header.SamplesPerPixel = 1
+    if not str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME"):
+        header.PhotometricInterpretation = "MONOCHROME2"
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+    with tempfile.TemporaryFile(dir=output.resolve().parent) as pixels:
+        for picture in pictures:
+            pixels.write(as_stored(picture, run.signed, stored).tobytes())
+        if pixels.tell() % 2:
+            pixels.write(b"\0")
+        pixels.seek(0)
+        wide = int(header.BitsAllocated) > 8
+        header.add_new(0x7FE00010, "OW" if wide else "OB", cast(BinaryIO, pixels))
+        with whole_or_nothing(output) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd dates and UIDs of the input are kept as they were
+            pydicom.dcmwrite(part, header, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return [f"tags that could not be read are left out: {', '.join(lost)}"] if lost else []
+
+
+def as_stored(picture: Array, signed: bool, stored: int) -> Array:
+    """Pixels counted from 0 back in the stored form (signed ones in two's complement)."""
+    if not signed:
+        return picture.astype(picture.dtype.newbyteorder("<"))
+    wide = picture.astype(np.int32) - (1 << (stored - 1))
+    return wide.astype("<i1" if picture.dtype == np.uint8 else "<i2")
+
+
+def _readable(header: FileDataset) -> list[str]:
+    """Convert every element, so that it can be written in another encoding; names of those that fail."""
+    from pydicom.datadict import keyword_for_tag
+
+    lost = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header.remove_private_tags()
+        for tag in list(header.keys()):
+            try:
+                _touch(header, int(tag))
+            except Exception:  # whatever the file did to this element, it cannot be written
+                lost.append(keyword_for_tag(tag) or str(tag))
+                del header[tag]
+    return lost
+
+
+def _touch(item: Dataset, tag: int) -> None:
+    value = item[tag].value
+    if item[tag].VR == "SQ":
+        for inner in value:
+            for inner_tag in list(inner.keys()):
+                _touch(inner, int(inner_tag))
+
+
+def _derive(header: FileDataset, chain: str) -> None:
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+    from pydicom.uid import generate_uid
+
+    for tag in [t for t in header.keys() if 0x5000 <= t.group <= 0x50FF or 0x6000 <= t.group <= 0x60FF]:  # noqa: SIM118
+        del header[tag]  # curves and overlay planes
+    for keyword in DROPPED:
+        if keyword in header:
+            delattr(header, keyword)
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    header.SourceImageSequence = Sequence([source])
+    stated = list(header.get("ImageType") or [])
+    stated = [str(header.ImageType)] if isinstance(header.get("ImageType"), str) else [str(part) for part in stated]
+    header.ImageType = ["DERIVED", *(stated[1:] or ["PRIMARY"])]
+    header.DerivationDescription = f"fluoronav {program_version()}: {chain}"
+    equipment, purpose = Dataset(), Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
+    equipment.PurposeOfReferenceCodeSequence = Sequence([purpose])
+    equipment.Manufacturer, equipment.ManufacturerModelName = "fluoronav", "fluoronav enhance"
+    equipment.SoftwareVersions, equipment.ContributionDescription = program_version(), "noise reduction; research use only"
+    header.ContributingEquipmentSequence = Sequence([*header.get("ContributingEquipmentSequence", []), equipment])
+    header.SOPInstanceUID, header.SeriesInstanceUID = generate_uid(None), generate_uid(None)
+    described = str(header.get("SeriesDescription", "") or "")
+    header.SeriesDescription = f"{described} enhanced".strip()[:64]
