@@ -40,28 +40,19 @@ def write_dicom(run: Run, pictures: Iterator[Array], output: Path, chain: str) -
     planes and curves go. Pixels are written uncompressed (explicit VR little endian).
     """
     import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian
 
-    header, _ = read_header(run.path)
-    lost = _readable(header)
-    _derive(header, chain)
-    stored = int(header.BitsStored)
-    header.SamplesPerPixel = 1
-    if not str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME"):
-        header.PhotometricInterpretation = "MONOCHROME2"
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
-    with tempfile.TemporaryFile(dir=output.resolve().parent) as pixels:
-        for picture in pictures:
-            pixels.write(as_stored(picture, run.signed, stored).tobytes())
-        if pixels.tell() % 2:
-            pixels.write(b"\0")
-        pixels.seek(0)
-        wide = int(header.BitsAllocated) > 8
-        header.add_new(0x7FE00010, "OW" if wide else "OB", cast(BinaryIO, pixels))
-        with whole_or_nothing(output) as part, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd dates and UIDs of the input are kept as they were
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd dates and UIDs of the input are kept as they were
+        header, _ = read_header(run.path)
+        lost = _readable(header)
+        _derive(header, chain)
+        with whole_or_nothing(output) as part, tempfile.TemporaryFile(dir=output.resolve().parent) as pixels:
+            for picture in pictures:
+                pixels.write(as_stored(picture, run.signed, int(header.BitsStored)).tobytes())
+            if pixels.tell() % 2:
+                pixels.write(b"\0")
+            pixels.seek(0)
+            header.add_new(0x7FE00010, "OW" if int(header.BitsAllocated) > 8 else "OB", cast(BinaryIO, pixels))
             pydicom.dcmwrite(part, header, enforce_file_format=True, implicit_vr=False, little_endian=True)
     return [f"tags that could not be read are left out: {', '.join(lost)}"] if lost else []
 
@@ -100,9 +91,9 @@ def _touch(item: Dataset, tag: int) -> None:
 
 
 def _derive(header: FileDataset, chain: str) -> None:
-    from pydicom.dataset import Dataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sequence import Sequence
-    from pydicom.uid import generate_uid
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     for tag in [t for t in header.keys() if 0x5000 <= t.group <= 0x50FF or 0x6000 <= t.group <= 0x60FF]:  # noqa: SIM118
         del header[tag]  # curves and overlay planes
@@ -123,5 +114,12 @@ def _derive(header: FileDataset, chain: str) -> None:
     equipment.SoftwareVersions, equipment.ContributionDescription = program_version(), "noise reduction; research use only"
     header.ContributingEquipmentSequence = Sequence([*header.get("ContributingEquipmentSequence", []), equipment])
     header.SOPInstanceUID, header.SeriesInstanceUID = generate_uid(None), generate_uid(None)
+    header.SamplesPerPixel = 1
+    if not str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME"):
+        header.PhotometricInterpretation = "MONOCHROME2"
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, header.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    header.file_meta = meta
     described = str(header.get("SeriesDescription", "") or "")
     header.SeriesDescription = f"{described} enhanced".strip()[:64]

@@ -45,10 +45,12 @@ def open_dicom(path: Path, given: Given, seen_from: SeenFrom | None = None) -> R
     Raises BadPixels where the pixels cannot be used. A fault of geometry is told in
     `run.geometry_error` and in every frame, and does not stop the pictures.
     """
-    header, body = read_header(path)
-    _check_modality(header, path.name)
-    pixels = DicomPixels(path, header, body)
-    return _DicomDoor(path, header, pixels, given, seen_from).run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old files have odd UIDs and dates; what matters is checked here
+        header, body = read_header(path)
+        _check_modality(header, path.name)
+        pixels = DicomPixels(path, header, body)
+        return _DicomDoor(path, header, pixels, given, seen_from).run()
 
 
 def read_header(path: Path) -> tuple[FileDataset, bytes | None]:
@@ -64,12 +66,10 @@ def read_header(path: Path) -> tuple[FileDataset, bytes | None]:
                         expected="a DICOM file", remedy=remedy)
     body: bytes | None = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            body = _inflated(path)
-            with path.open("rb") if body is None else io.BytesIO(body) as source:
-                header = pydicom.dcmread(source, stop_before_pixels=True, force=True)
-                header.fluoronav_pixels_at = source.tell()  # where the pixel element begins
+        body = _inflated(path)
+        with path.open("rb") if body is None else io.BytesIO(body) as source:
+            header = pydicom.dcmread(source, stop_before_pixels=True, force=True)
+            header.fluoronav_pixels_at = source.tell()  # where the pixel element begins
     except BadPixels:
         raise
     except Exception as error:  # a broken header fails in many ways

@@ -182,9 +182,9 @@ class DicomPixels:
             raise BadPixels(f"frame {k} of {self.name}", got=f"{picture.shape} pixels decoded",
                             expected=f"{f.rows} x {f.columns}", remedy=EXPORT_AGAIN)
         if picture.ndim == 3:
-            if np.ptp(picture, axis=2).max(initial=0) > 2:  # 2: what a lossy colour transform leaves of grey
-                raise BadPixels(f"frame {k} of {self.name}", got="a colour picture", expected="grey scale",
-                                remedy="export the run without colour or burned-in graphics")
+            if np.ptp(picture, axis=2).max(initial=0) > 2:  # 2: what a lossy color transform leaves of grey
+                raise BadPixels(f"frame {k} of {self.name}", got="a color picture", expected="grey scale",
+                                remedy="export the run without color or burned-in graphics")
             picture = picture[..., 0]
         if f.stored < f.allocated and picture.dtype.kind == "u":
             picture = picture & np.array((1 << f.stored) - 1, picture.dtype)  # overlay planes live above
