@@ -134,6 +134,8 @@ def _untouched(work: Work) -> Work:
 
 def _enhanced(work: Work) -> Enhanced:
     frame = work.frame
+    assert work.line_integrals is not None and work.sigma is not None
+    assert work.display is not None and work.raw_display is not None
     return Enhanced(
         line_integrals=read_only(work.line_integrals, np.float32), sigma=read_only(work.sigma, np.float32),
         display=read_only(work.display, np.uint8), raw_display=read_only(work.raw_display, np.uint8),

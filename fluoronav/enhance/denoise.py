@@ -109,7 +109,8 @@ class Denoise:
         evidence = kernels.evidence(y, mean, variance)
         if item.flow is not None and item.trusted is not None:
             mean, variance, evidence = _compensated(y, mean, variance, evidence, item.flow, item.trusted)
-        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, scale, s.gate_low, s.gate_high, s.floor)
+        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, scale, s.gate_low, s.gate_high,
+                                                    s.floor)
         return out
 
     def _spatial(self, mean: Array, variance: Array, calibration: Calibration) -> tuple[Array, Array]:

@@ -109,7 +109,7 @@ def whole_or_nothing(output: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o644)
-        os.replace(part, output)
+        part.replace(output)
     finally:
         part.unlink(missing_ok=True)
 
@@ -128,7 +128,7 @@ def write_pictures(run: Run, pictures: Iterator[Array], output: Path) -> None:
             folder.chmod(0o755)
             if output.is_dir():
                 output.rmdir()
-            os.replace(folder, output)
+            folder.replace(output)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return

@@ -76,7 +76,7 @@ def _readable(header: FileDataset) -> list[str]:
         for tag in list(header.keys()):
             try:
                 _touch(header, int(tag))
-            except Exception:  # whatever the file did to this element, it cannot be written
+            except Exception:  # noqa: BLE001 - whatever the file did to this element, it cannot be written
                 lost.append(keyword_for_tag(tag) or str(tag))
                 del header[tag]
     return lost
@@ -111,7 +111,8 @@ def _derive(header: FileDataset, chain: str) -> None:
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
     equipment.PurposeOfReferenceCodeSequence = Sequence([purpose])
     equipment.Manufacturer, equipment.ManufacturerModelName = "fluoronav", "fluoronav enhance"
-    equipment.SoftwareVersions, equipment.ContributionDescription = program_version(), "noise reduction; research use only"
+    equipment.SoftwareVersions = program_version()
+    equipment.ContributionDescription = "noise reduction; research use only"
     header.ContributingEquipmentSequence = Sequence([*header.get("ContributingEquipmentSequence", []), equipment])
     header.SOPInstanceUID, header.SeriesInstanceUID = generate_uid(None), generate_uid(None)
     header.SamplesPerPixel = 1

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from fluoronav.enhance import reference
 
-_native: Any
+_used: Any
 try:
-    from fluoronav.enhance import _kernels as _native  # type: ignore[attr-defined, unused-ignore]
+    _used = import_module("fluoronav.enhance._kernels")
+    compiled = True
 except ImportError:
-    _native = None
-
-compiled = _native is not None
-_used: Any = _native if compiled else reference
+    _used = reference
+    compiled = False
 
 evidence = _used.evidence
 temporal = _used.temporal

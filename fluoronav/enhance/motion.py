@@ -55,7 +55,8 @@ def believed(before: Array, now: Array, noise: float) -> tuple[Array, Array]:
     low, high = np.percentile(now[::4, ::4], (0.5, 99.5))
     scale = 255 / max(float(high - low), 1e-6)
     a, b = (np.clip((picture - low) * scale, 0, 255).astype(np.uint8) for picture in (before, now))
-    back = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(b, a, None)  # from now to before
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    back = flow.calc(b, a, None)  # type: ignore[call-overload]  # from now to before
     rows, columns = np.indices(now.shape, np.float32)
     moved = cv2.remap(before, columns + back[..., 0], rows + back[..., 1], cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)

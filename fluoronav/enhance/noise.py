@@ -203,6 +203,11 @@ def _learn(state: NoiseState | None, frame: Frame) -> NoiseState:
         mixed = np.interp(levels, state.levels, state.variances)
         variances = (1 - share) * mixed + share * variances
     law = state.law if state is not None else None
-    if law is None or float(np.abs(np.sqrt(variances / np.interp(levels, law.levels, law.variances)) - 1).max()) > CHANGED:
+    if law is None or _change(law, levels, variances) > CHANGED:
         law = measured_law(levels, variances, frame.intensity.bits)
     return NoiseState(law, levels, variances, (state.frames if state else 0) + 1, frame.pixels)
+
+
+def _change(law: NoiseLaw, levels: Array, variances: Array) -> float:
+    """Largest relative change of sigma against a law."""
+    return float(np.abs(np.sqrt(variances / np.interp(levels, law.levels, law.variances)) - 1).max())

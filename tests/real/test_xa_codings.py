@@ -22,7 +22,8 @@ GEOMETRY = {  # file: a word of its sentence
     "sdd_less_than_spd": "below SOD", "angle_text": "LAO30"}
 PIXELS = {
     "truncated_raw": "end in frame 1", "truncated_jpegls": "ends early", "corrupt_j2k_stream": "damaged stream",
-    "frames_mismatch": "at least 50", "wrong_rows": "600 x 512", "huge_claim": "65535", "wrong_syntax": "does not decode",
+    "frames_mismatch": "at least 50", "wrong_rows": "600 x 512", "huge_claim": "65535",
+    "wrong_syntax": "does not decode",
     "no_pixel_data": "no PixelData", "not_a_dicom": "no DICOM header", "empty": "an empty file",
     "preamble_only": "without any content", "png_renamed": "PNG picture", "wrong_modality": "CT",
     "unknown_syntax": "1.2.840.10008.1.2.4.99"}
@@ -43,8 +44,8 @@ def test_other_vendors_encoders_decode_identically(shared_data: Path) -> None:
     reference = open_run(folder / "XA1_UNC").frames[0].pixels
     for name in ("XA1_J2KR", "XA1_JLSL", "XA1_JPLL", "XA1_RLE", "XA1_explicit_be"):
         assert np.array_equal(open_run(folder / name).frames[0].pixels, reference), name
-    # lossy; 8 and 4 are the README's; JPEG of 12 bits rings at the field's edge, so 999 of 1000 pixels
-    for name, most, share in (("XA1_J2KI", 8, 1), ("XA1_JLSN", 4, 1), ("XA1_JPLY", 30, 0.999)):
+    # lossy; 8 and 4 are the README's; JPEG of 12 bits rings at the field's edge, so 99 of 100 pixels
+    for name, most, share in (("XA1_J2KI", 8, 1), ("XA1_JLSN", 4, 1), ("XA1_JPLY", 12, 0.99)):
         run = open_run(folder / name)
         off = np.abs(run.frames[0].pixels.astype(int) - reference)
         assert np.quantile(off, share) <= most, name
@@ -75,7 +76,8 @@ def test_every_damaged_file_is_known_here(shared_data: Path) -> None:
 
 
 def test_the_phantom_runs_say_what_their_readme_says(shared_data: Path) -> None:
-    angles = {"IM1": (31.30, 0.1, 860), "IM2": (-27.30, -0.1, 865), "IM3": (-0.8, -23.20, 891), "IM4": (0.1, 28.70, 907)}
+    angles = {"IM1": (31.30, 0.1, 860), "IM2": (-27.30, -0.1, 865), "IM3": (-0.8, -23.20, 891),
+              "IM4": (0.1, 28.70, 907)}
     for name, (primary, secondary, sdd) in angles.items():
         run = open_run(shared_data / "vessel_phantom" / name)
         frame = run.frames[0]

@@ -17,7 +17,6 @@ from fluoronav.imaging import open_run
 from registration.errors import BadGeometry, BadPixels
 
 
-
 def test_frames_geometry_and_times_are_what_the_file_says(tmp_path: Path) -> None:
     pixels = files.picture()
     run = open_run(files.write(tmp_path / "a.dcm", pixels, KVP=70, XRayTubeCurrent=6, AveragePulseWidth=5))
@@ -91,7 +90,8 @@ def test_frames_without_angles_keep_their_c_arm(tmp_path: Path) -> None:
 
 def test_a_moving_positioner_gives_each_frame_its_angle(tmp_path: Path) -> None:
     run = open_run(files.write(tmp_path / "a.dcm", PositionerMotion="DYNAMIC",
-                               PositionerPrimaryAngleIncrement=[0, 1.5, 3], PositionerSecondaryAngleIncrement=[0, 0, 1]))
+                               PositionerPrimaryAngleIncrement=[0, 1.5, 3],
+                               PositionerSecondaryAngleIncrement=[0, 0, 1]))
     assert [f.angles.primary_deg for f in run.frames if f.angles] == [30, 31.5, 33]
     bare = open_run(files.write(tmp_path / "b.dcm", PositionerMotion="DYNAMIC"))
     assert bare.frames[0].angles is not None and bare.frames[2].angles is None

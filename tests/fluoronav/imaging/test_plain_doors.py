@@ -79,7 +79,7 @@ def test_pictures_of_two_sizes_are_no_run(tmp_path: Path) -> None:
     folder.mkdir()
     cv2.imwrite(str(folder / "1.png"), grey())
     cv2.imwrite(str(folder / "2.png"), grey(30, 30))
-    with pytest.raises(BadPixels, match="2.png"):
+    with pytest.raises(BadPixels, match="picture 2"):
         open_run(folder)
 
 
