@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fluoronav register`: where is the case's anatomy in these pictures?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(
+    case: Annotated[Path, typer.Argument(help="case folder")],
+    frames: Annotated[list[Path], typer.Argument(help="DICOM, picture or video files, or folders of them")],
+    index: Annotated[int | None, typer.Option(help="register this frame of each run (from 0)")] = None,
+    all_frames: Annotated[bool, typer.Option("--all-frames", help="register every frame")] = False,
+    carm: Annotated[list[Path] | None, typer.Option(help="geometry of pictures, JSON; one a view")] = None,
+    init: Annotated[str, typer.Option(help="angles, search, or a JSON file of poses")] = "angles",
+    joint: Annotated[bool, typer.Option("--joint", help="one pose for all files")] = False,
+    by: Annotated[str | None, typer.Option(help="implant, volume or vessels, where the case has several")] = None,
+    target: Annotated[tuple[float, float, float] | None, typer.Option(
+        help="point in the patient frame (L P S, mm) where errors are stated")] = None,
+    tolerance_mm: Annotated[float, typer.Option(help="largest projected 95 % error that is accepted, mm")] = 5.0,
+    sdd: Annotated[float | None, typer.Option(help="source to detector, mm")] = None,
+    sod: Annotated[float | None, typer.Option(help="source to isocenter, mm")] = None,
+    pixel_spacing: Annotated[float | None, typer.Option(help="pitch at the detector, mm")] = None,
+    seen_from: Annotated[str | None, typer.Option(help="detector or source")] = None,
+    angles_in: Annotated[str, typer.Option(help="patient or room")] = "patient",
+    threads: Annotated[int, typer.Option(help="threads of the projector; changes speed, never results", min=1)] = 2,
+    overlay: Annotated[Path | None, typer.Option(help="write the pictures with their overlay, PNG")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Find the anatomy in each picture: pose, expected error, or an honest refusal."""
+    import numpy as np
+
+    from fluoronav.case import Case
+    from fluoronav.cli.output import print_json, progress, tell
+    from fluoronav.locate import Options, expand, register_frames
+    from registration.errors import BadInput
+    from registration.model import Settings
+
+    _checked(by, joint, tolerance_mm, index, all_frames)
+    options = Options(
+        init=init, index=index, all_frames=all_frames, carm_files=tuple(carm or ()), sdd_mm=sdd, sod_mm=sod,
+        pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
+        target_mm=None if target is None else np.array(target, float),
+        settings=Settings(tolerance_mm=tolerance_mm, threads=threads))
+    opened = Case.open(case)
+    runs, faults = expand(frames, options)
+    for line in faults:
+        tell(f"fluoronav: {line}")
+    if faults:
+        raise typer.Exit(2)
+    if not runs:
+        raise BadInput("frames", got="none", expected="at least one picture", remedy="name files or folders")
+    with progress("register", quiet=json_) as report:
+        found = register_frames(opened, runs, options, progress=report, say=tell)
+    if overlay is not None:
+        from fluoronav.locate.drawing import write_overlays
+
+        for path in write_overlays(opened, found, overlay):
+            tell(f"written: {path}")
+    entries = [f.entry for f in found]
+    if json_:
+        print_json({"frames": entries})
+    else:
+        _table(entries)
+    if any(e["outcome"] != "ACCEPTED" for e in entries):
+        raise typer.Exit(1)
+
+
+def _checked(by: str | None, joint: bool, tolerance_mm: float, index: int | None, all_frames: bool) -> None:
+    from registration.errors import BadInput
+
+    if by not in (None, "implant", "volume", "vessels"):
+        raise BadInput("--by", got=by, expected="implant, volume or vessels", remedy="choose one of them")
+    if joint:
+        raise BadInput("--joint", got="a joint registration", expected="files registered one by one",
+                       remedy="leave --joint out: this version registers each view by itself")
+    if not tolerance_mm > 0:
+        raise BadInput("--tolerance-mm", got=tolerance_mm, expected="a number above 0", remedy="give mm, such as 5")
+    if index is not None and all_frames:
+        raise BadInput("--index and --all-frames", got="both", expected="one of them", remedy="choose one")
+
+
+def _table(entries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    vessels = any("vessel_mm_after" in e for e in entries)
+    table = Table("file", "frame", "outcome", "projected mm", "3D mm", "ms",
+                  *(["vessels mm"] if vessels else []), "why")
+    colors = {"ACCEPTED": "green", "AMBIGUOUS": "yellow", "LOST": "red"}
+    for e in entries:
+        row = [Path(e["file"]).name, "mean" if e["index"] is None else str(e["index"]),
+               f"[{colors[e['outcome']]}]{e['outcome']}[/]", _mm(e["projected_error_mm"]),
+               _mm(e["expected_error_mm"]), f"{e['elapsed_ms']:.0f}"]
+        if vessels:
+            row.append(f"{_mm(e.get('vessel_mm_before'))} -> {_mm(e.get('vessel_mm_after'))}")
+        table.add_row(*row, e["why"])
+    Console().print(table)
+
+
+def _mm(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

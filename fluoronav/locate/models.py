@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of a case is looked for in its pictures: the implant, the CT or the vessels?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from registration.errors import BadInput
+from registration.geometry import Float64
+from registration.model import Model, Settings
+from registration.shapes import Polylines
+
+if TYPE_CHECKING:
+    from fluoronav.case import Case
+
+Kind = Literal["implant", "volume", "vessels"]
+
+
+def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
+                   target_mm: Float64 | None = None) -> Model:
+    """What to register: the implant where the case has one (metal outshines all else), else the CT, else
+    the vessels; `by` chooses. target_mm (3,) replaces the case's own target. Raises BadInput."""
+    kinds = kinds_of(case)
+    if not kinds:
+        raise BadInput(f"case {case.name}", got="no CT, vessel centerlines or implant",
+                       expected="one of them", remedy="create the case again with --ct, --vessels or --implant")
+    kind = by or kinds[0]
+    if kind not in kinds:
+        raise BadInput(f"case {case.name}", got=f"no {kind}", expected=" or ".join(kinds),
+                       remedy="choose what the case has, or create it again")
+    target = target_mm
+    if target is None and not case.target_assumed:
+        target = case.target_mm
+    if kind == "implant":
+        from registration.implants import ImplantModel
+
+        assert case.implant is not None
+        return ImplantModel(case.implant, target_mm=target)
+    if kind == "volume":
+        from registration.volume_model import VolumeModel
+
+        from registration.geometry import attenuation_from_hu
+
+        volume = case.volume_hu
+        assert volume is not None
+        return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads)
+    from registration.vessels import VesselModel
+
+    surface = next(iter(case.surfaces.values()), None)
+    return VesselModel(joined(case.centerlines), surface, target)
+
+
+def kinds_of(case: Case) -> list[Kind]:
+    """What a case could be registered by, the first choice first."""
+    kinds: list[Kind] = []
+    if case.implant is not None:
+        kinds.append("implant")
+    if case.volume_hu is not None:
+        kinds.append("volume")
+    if case.centerlines:
+        kinds.append("vessels")
+    return kinds
+
+
+def center_of(case: Case, kind: str) -> tuple[Float64, str]:
+    """Where `--init angles` puts the isocenter (3,), patient frame, and what that point is."""
+    if kind == "volume":
+        assert case.volume_hu is not None
+        return case.volume_hu.center_mm, "the center of the CT"
+    if kind == "implant":
+        assert case.implant is not None
+        return case.implant.vertices.mean(axis=0), "the mean of the mesh's vertices"
+    return joined(case.centerlines).points.mean(axis=0), "the mean of the centerline"
+
+
+def joined(centerlines: dict[str, Polylines]) -> Polylines:
+    """All centerlines of a case as one."""
+    parts = list(centerlines.values())
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(p.points) for p in parts)])
+    radius = None
+    if all(p.radius_mm is not None for p in parts):
+        radius = np.concatenate([p.radius_mm for p in parts if p.radius_mm is not None])
+    return Polylines(np.concatenate([p.points for p in parts]),
+                     tuple(line + a for p, a in zip(parts, starts, strict=False) for line in p.lines), radius)
