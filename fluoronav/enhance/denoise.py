@@ -19,7 +19,7 @@ from fluoronav.enhance.work import Work
 from registration.geometry import Array
 
 # what white noise of unit variance does (10^6 samples; a test repeats it)
-WHITE_EVIDENCE, WHITE_LINE, WHITE_POINT = 0.2988, 0.5064, 0.6017
+WHITE_EVIDENCE, WHITE_LINE, WHITE_POINT = 0.2847, 0.4440, 0.6017
 WHITE_BASE_VAR, WHITE_DETAIL_VAR, WHITE_CROSS = 0.0750, 0.7943, 0.0660
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
@@ -29,13 +29,13 @@ COMMON = 2.0  # times the spread of the blocks of a level: a shift that they sha
 
 @dataclass(frozen=True, slots=True)
 class DenoiseSettings:
-    """floor: least weight of the new frame (0.14: noise 0.28 in time alone); gate_*: evidence of change, in units
+    """floor: least weight of the new frame (0.07: noise 0.19 in time alone); gate_*: evidence of change, in units
     of the median that noise alone gives, at which the filter begins to doubt and is sure; detail_*: the
     same for the spatial part; detail_least: share of the detail that always stays."""
 
-    floor: float = 0.14
-    gate_low: float = 2.5
-    gate_high: float = 3.6
+    floor: float = 0.07
+    gate_low: float = 2.4
+    gate_high: float = 3.3
     detail_low: float = 2.0
     detail_high: float = 3.4
     detail_least: float = 0.25
@@ -79,19 +79,19 @@ class Denoise:
         calibration = state.calibration if state is not None else Calibration()
         badges = item.badges
         if state is None:
-            mean, variance = y, np.ones_like(y)
+            mean, variance = y, np.full_like(y, item.excess)
         else:
-            before, moved = self._before(state, item)
-            if state.previous is not None:
+            before, doubt = self._before(state, item)
+            if state.previous is not None and item.excess == 1 and item.law_before is None:
                 calibration = calibrated(calibration, y, state.previous, item.frame.valid)
             before, stepped = exposure_followed(before, y, item.frame.valid)
             if stepped:
                 badges = (*badges, "exposure step followed")
-            mean, variance = self._temporal(y, before, moved, item, calibration)
+            mean, variance = self._temporal(y, before, doubt, item, calibration)
         clean, kept = self._spatial(mean, variance, calibration)
         out_variance = variance * (calibration.base_var + kept * kept * calibration.detail_var
                                    + 2 * kept * calibration.cross)
-        learning = y if calibration.frames < 4 else None
+        learning = y if calibration.frames < 4 and item.excess == 1 else None
         return (DenoiseState(mean, variance, calibration, learning),
                 replace(item, clean=clean, variance=out_variance, fresh=variance, badges=badges))
 
@@ -100,16 +100,18 @@ class Denoise:
         if item.law_before is None or item.law is None:
             return state.mean, state.variance
         levels = np.interp(state.mean, item.law_before.forward, np.arange(item.law_before.forward.size))
-        return np.interp(levels, np.arange(item.law.forward.size), item.law.forward).astype(np.float32), state.variance
+        mean = np.interp(levels, np.arange(item.law.forward.size), item.law.forward).astype(np.float32)
+        ratio = float(np.median(item.law_before.sigma) / np.median(item.law.sigma)) ** 2
+        return mean, state.variance * np.float32(ratio)
 
     def _temporal(self, y: Array, mean: Array, variance: Array, item: Work,
                   calibration: Calibration) -> tuple[Array, Array]:
         s = self.settings
         scale = 1 / calibration.evidence
-        evidence = kernels.evidence(y, mean, variance)
+        evidence = kernels.evidence(y, mean, variance, item.excess)
         if item.flow is not None and item.trusted is not None:
-            mean, variance, evidence = _compensated(y, mean, variance, evidence, item.flow, item.trusted)
-        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, scale, s.gate_low, s.gate_high,
+            mean, variance, evidence = _compensated(y, mean, variance, evidence, item)
+        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, item.excess, scale, s.gate_low, s.gate_high,
                                                     s.floor)
         return out
 
@@ -120,14 +122,16 @@ class Denoise:
         return out
 
 
-def _compensated(y: Array, mean: Array, variance: Array, evidence: Array, flow: Array,
-                 trusted: Array) -> tuple[Array, Array, Array]:
+def _compensated(y: Array, mean: Array, variance: Array, evidence: Array,
+                 item: Work) -> tuple[Array, Array, Array]:
     """The state moved along the flow where that explains the frame better than standing still does."""
+    flow, trusted = item.flow, item.trusted
+    assert flow is not None
     rows, columns = np.indices(y.shape, np.float32)
     x, v = columns - flow[..., 0], rows - flow[..., 1]
     moved = cv2.remap(mean, x, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     doubt = cv2.remap(variance, x, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + np.float32(REMAPPED)
-    other = kernels.evidence(y, moved, doubt)
+    other = kernels.evidence(y, moved, doubt, item.excess)
     better = trusted & (np.abs(other) < np.abs(evidence))
     return np.where(better, moved, mean), np.where(better, doubt, variance), np.where(better, other, evidence)
 
@@ -158,7 +162,7 @@ def calibrated(old: Calibration, y: Array, previous: Array, valid: Array) -> Cal
     """The calibration with one more difference of frames in its running mean."""
     change = (y - previous) / np.float32(np.sqrt(2))
     base, detail, along = kernels.parts(change)
-    evidence = kernels.evidence(change, np.zeros_like(change), np.zeros_like(change))
+    evidence = kernels.evidence(change, np.zeros_like(change), np.zeros_like(change), 1.0)
     whole = quiet_median(change, valid) / 0.6745 or 1.0
     found = {
         "evidence": _bounded(quiet_median(evidence, valid) / whole, WHITE_EVIDENCE),

@@ -22,7 +22,10 @@ BLOCK = 16  # pixels: 256 samples give sigma to 4 %
 STATIC_SHARE = 0.25  # of the blocks of a level: the quietest quarter is taken as still
 GROUPS = 8  # levels at which the variance is measured
 LEARNING_FRAMES = 8
-CHANGED = 0.04  # relative change of sigma that makes new tables worth it
+REPEATED = 16  # after learning, every 16th frame is measured again: the dose may have changed
+NOISIER = 1.2  # times the usual texture: this frame is noisier than the run
+MOST_EXCESS = 25.0
+CHANGED = 0.08  # relative change of sigma that makes new tables worth it
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,48 +167,65 @@ def _blocks(picture: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class NoiseState:
-    """Law in use, points measured so far, the last raw frame while learning."""
+    """Law in use, the variances measured so far (each at `levels`), frames seen, the last raw frame, and the
+    usual fine texture of a frame in the scale of unit noise."""
 
     law: NoiseLaw
     levels: Array
-    variances: Array
+    seen: tuple[Array, ...]
     frames: int
-    previous: Array | None
+    previous: Array
+    texture: float
 
 
 class Noise:
-    """Stage: the frame in the scale of unit noise, by a law that is stated or learned from the first frames."""
+    """Stage: the frame in the scale of unit noise, by a law that is stated or learned from the run."""
 
     name = "noise"
 
     def step(self, state: NoiseState | None, item: Work) -> tuple[NoiseState, Work]:
-        """Adds `stabilized`, `law` and, where the law changed, `law_before` to the item."""
+        """Adds `stabilized`, `law`, `excess` and, where the law changed, `law_before` to the item."""
         frame = item.frame
-        stated = state.law if state is not None and state.law.source == "stated" else stated_law(frame.intensity)
-        if stated is not None:
-            new = state or NoiseState(stated, stated.levels, stated.variances, 1, None)
-            return new, replace(item, law=stated, stabilized=stated.stabilized(frame.pixels))
         before = state.law if state is not None else None
-        new = _learn(state, frame)
-        changed = before is not None and new.law is not before
-        return new, replace(item, law=new.law, law_before=before if changed else None,
-                            stabilized=new.law.stabilized(frame.pixels),
-                            learning=new.frames <= LEARNING_FRAMES)
+        law, levels, seen = _law_for(state, frame)
+        changed = before is not None and law is not before
+        y = law.stabilized(frame.pixels)
+        now = texture(y)
+        usual = now if state is None or changed else state.texture
+        excess = (now / usual) ** 2 if now > NOISIER * usual > 0 else 1.0
+        usual += (min(now, NOISIER * usual) - usual) * (0.1 if now > usual else 0.5)
+        new = NoiseState(law, levels, seen, (state.frames if state else 0) + 1, frame.pixels, usual)
+        return new, replace(item, law=law, law_before=before if changed else None, stabilized=y,
+                            excess=min(excess, MOST_EXCESS))
 
 
-def _learn(state: NoiseState | None, frame: Frame) -> NoiseState:
-    """The running mean of what each of the first frames says; the first difference replaces the spatial guess."""
-    if state is not None and state.frames >= LEARNING_FRAMES:
-        return replace(state, frames=state.frames + 1, previous=None) if state.previous is not None else state
+def texture(y: Array) -> float:
+    """Median magnitude of the second difference along and across, on every fourth pixel: mostly noise."""
+    c = y[1:-1:4, 1:-1:4]
+    rows, columns = c.shape
+    up, down = y[0::4, 1:-1:4][:rows], y[2::4, 1:-1:4][:rows]
+    left, right = y[1:-1:4, 0::4][:, :columns], y[1:-1:4, 2::4][:, :columns]
+    return float(np.median(np.abs(4 * c - up - down - left - right)))
+
+
+def _law_for(state: NoiseState | None, frame: Frame) -> tuple[NoiseLaw, Array, tuple[Array, ...]]:
+    """(law, levels, variances seen): stated, or measured on the first frames and on every 16th after them."""
+    if state is None:
+        stated = stated_law(frame.intensity)
+        if stated is not None:
+            return stated, stated.levels, ()
+    elif state.law.source == "stated" or (state.frames > LEARNING_FRAMES and state.frames % REPEATED):
+        return state.law, state.levels, state.seen
     levels, variances = measure(frame.pixels, state.previous if state else None, frame.valid)
-    if state is not None and state.frames >= 2:
-        share = 1 / state.frames
-        mixed = np.interp(levels, state.levels, state.variances)
-        variances = (1 - share) * mixed + share * variances
-    law = state.law if state is not None else None
-    if law is None or _change(law, levels, variances) > CHANGED:
-        law = measured_law(levels, variances, frame.intensity.bits)
-    return NoiseState(law, levels, variances, (state.frames if state else 0) + 1, frame.pixels)
+    if state is None:
+        return measured_law(levels, variances, frame.intensity.bits), levels, ()
+    at = state.levels if state.seen else levels
+    seen = (*state.seen, np.interp(at, levels, variances))[-LEARNING_FRAMES:]
+    # below the median: a first frame of a pulse train, or one with motion everywhere, is noisier than the rest
+    variances = np.quantile(np.stack(seen), 0.4, axis=0, method="lower")
+    if _change(state.law, at, variances) <= CHANGED:
+        return state.law, at, seen
+    return measured_law(at, variances, frame.intensity.bits), at, seen
 
 
 def _change(law: NoiseLaw, levels: Array, variances: Array) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from registration.geometry import Array
 
 UNKNOWN = np.float32(30.0)
+SHARED = np.float32(0.85)
 TAPS = (((1, 0), (2, 0), (3, 0)), ((1, 0), (2, 1), (3, 1)), ((1, 1), (2, 2), (3, 3)), ((0, 1), (1, 2), (1, 3)),
         ((0, 1), (0, 2), (0, 3)), ((0, 1), (-1, 2), (-1, 3)), ((-1, 1), (-2, 2), (-3, 3)), ((-1, 0), (-2, 1), (-3, 1)))
 PAD = 4
@@ -42,18 +43,25 @@ def line_best(picture: Array) -> Array:
     return best
 
 
-def evidence(y: Array, m: Array, v: Array) -> Array:
+def widened(values: Array) -> Array:
+    """|values|, or a share of the largest of the four neighbors where that is more."""
+    p = np.pad(np.abs(values), 1, mode="edge")
+    beside = np.maximum(np.maximum(p[:-2, 1:-1], p[2:, 1:-1]), np.maximum(p[1:-1, :-2], p[1:-1, 2:]))
+    return np.maximum(p[1:-1, 1:-1], SHARED * beside)
+
+
+def evidence(y: Array, m: Array, v: Array, frame: float) -> Array:
     """Signed line mean of the blurred innovation over its standard deviation a pixel."""
-    return line_best(blur3(((y - m) / np.sqrt(1 + v)).astype(np.float32)))
+    return line_best(blur3(((y - m) / np.sqrt(np.float32(frame) + v)).astype(np.float32)))
 
 
-def temporal(y: Array, evidence: Array, m: Array, v: Array, scale: float, low: float, high: float,
+def temporal(y: Array, evidence: Array, m: Array, v: Array, frame: float, scale: float, low: float, high: float,
              floor: float) -> tuple[Array, Array]:
     """One step of the gated Kalman filter: (mean, variance)."""
-    g = smoothstep(np.abs(evidence) * np.float32(scale), low, high)
+    g = smoothstep(widened(evidence) * np.float32(scale), low, high)
     ignorance = (1 - g) * v + g * UNKNOWN
-    a = np.maximum(ignorance / (ignorance + 1), np.float32(floor)).astype(np.float32)
-    return (m + a * (y - m)).astype(np.float32), a
+    a = np.maximum(ignorance / (ignorance + np.float32(frame)), np.float32(floor / frame)).astype(np.float32)
+    return (m + a * (y - m)).astype(np.float32), (a * np.float32(frame)).astype(np.float32)
 
 
 def parts(m: Array) -> tuple[Array, Array, Array]:
@@ -68,7 +76,7 @@ def spatial(m: Array, v: Array, line_scale: float, point_scale: float, low: floa
     """(picture, share of its own detail that each pixel kept)."""
     base, detail, along = parts(m)
     sd = np.sqrt(v)
-    s_line = smoothstep(np.abs(along) * np.float32(line_scale) / sd, low, high)
+    s_line = smoothstep(widened(along) * np.float32(line_scale) / sd, low, high)
     s_point = smoothstep(np.abs(detail) * np.float32(point_scale) / sd, low, high + 1)
     s = np.maximum(np.maximum(s_line, s_point), np.float32(least))
     t = s_line * (1 - s_point) * smoothstep(v, 0.3, 0.9)

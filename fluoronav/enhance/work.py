@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Work:
     """One frame on its way. Arrays are (rows, columns) float32 in the scale of unit noise unless said.
 
-    noise: law, law_before (where the law changed with this frame), stabilized, learning;
+    noise: law, law_before (where the law changed with this frame), stabilized, excess (this frame's
+    variance where it is noisier than the run, else 1);
     motion: flow (rows, columns, 2) px or None, trusted (bool, rows, columns) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average); contrast: line_integrals, sigma, display, raw_display, i0, i0_source, relative,
@@ -28,7 +29,7 @@ class Work:
     law: NoiseLaw | None = None
     law_before: NoiseLaw | None = None
     stabilized: Array | None = None
-    learning: bool = False
+    excess: float = 1.0
     flow: Array | None = None
     trusted: Array | None = None
     clean: Array | None = None

@@ -5,7 +5,7 @@
 //   d = y - m is blurred by a 3x3 binomial and averaged along eight line directions of 7 pixels; the
 //   largest mean over its standard deviation is the evidence of change z. Evidence opens the gate g,
 //   the gate gives the state back its ignorance, v' = (1 - g) v + g * kUnknown, and then
-//   a = v' / (v' + 1), m += a d, v = max(a, floor). A line moves: along it z is 3 to 4 times what a
+//   a = max(v' / (v' + R), floor / R), m += a d, v = a R; R is the frame's own variance, 1 unless it is a noisy one. A line moves: along it z is 3 to 4 times what a
 //   single pixel shows, so a wire of half the noise's height a pixel is seen in the frame it moves in.
 // spatial: m = base + detail with a 5x5 binomial base; detail is kept where it stands along a line (or
 //   alone) above what variance v explains, and is averaged along that line where v is large.
@@ -25,6 +25,7 @@ namespace fluoronav {
 using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
+constexpr float kShared = 0.85f;
 constexpr float kUnknown = 30.0f;  // variance of a pixel that has just changed: the new frame counts 30 : 1
 
 static Out make(int rows, int cols) {
@@ -34,11 +35,11 @@ static Out make(int rows, int cols) {
 }
 
 FLUORONAV_CLONES
-static void innovation(const float* y, const float* m, const float* v, Padded& raw) {
+static void innovation(const float* y, const float* m, const float* v, float frame, Padded& raw) {
     for (int r = 0; r < raw.rows; ++r) {
         float* out = raw.row(r);
         const std::size_t at = std::size_t(r) * raw.cols;
-        for (int x = 0; x < raw.cols; ++x) out[x] = (y[at + x] - m[at + x]) / std::sqrt(1.0f + v[at + x]);
+        for (int x = 0; x < raw.cols; ++x) out[x] = (y[at + x] - m[at + x]) / std::sqrt(frame + v[at + x]);
     }
     raw.repeat_borders();
 }
@@ -56,40 +57,72 @@ static void lines(const Padded& in, float* out) {
 
 FLUORONAV_CLONES
 static void update(const float* __restrict y, const float* __restrict evidence, const float* __restrict m,
-                   const float* __restrict v, std::size_t n, float scale, float low, float high, float floor,
+                   const float* __restrict v, std::size_t n, float frame, float scale, float low, float high, float floor,
                    float* __restrict m_out, float* __restrict v_out) {
     for (std::size_t i = 0; i < n; ++i) {
         const float z = std::fabs(evidence[i]) * scale;
         const float g = smoothstep(z, low, high);
         const float ignorance = (1 - g) * v[i] + g * kUnknown;
-        float a = ignorance / (ignorance + 1);
-        a = a > floor ? a : floor;
+        float a = ignorance / (ignorance + frame);
+        const float least = floor / frame;
+        a = a > least ? a : least;
         m_out[i] = m[i] + a * (y[i] - m[i]);
-        v_out[i] = a;
+        v_out[i] = a * frame;
     }
 }
 
+// A pixel beside strong evidence shares it: the flanks of a line change with it.
+FLUORONAV_CLONES
+static void widen(const Padded& size, float share, float* out) {
+    for (int r = 0; r < size.rows; ++r) {
+        const float *a = size.row(r - 1), *b = size.row(r), *c = size.row(r + 1);
+        float* __restrict o = out + std::size_t(r) * size.cols;
+        for (int x = 0; x < size.cols; ++x) {
+            float m = a[x] > c[x] ? a[x] : c[x];
+            m = b[x - 1] > m ? b[x - 1] : m;
+            m = b[x + 1] > m ? b[x + 1] : m;
+            m *= share;
+            o[x] = b[x] > m ? b[x] : m;
+        }
+    }
+}
+
+// |values| widened by their neighbors.
+static std::vector<float> widened(const float* values, int rows, int cols) {
+    Padded size(rows, cols);
+    for (int r = 0; r < rows; ++r) {
+        float* __restrict to = size.row(r);
+        const float* from = values + std::size_t(r) * cols;
+        for (int x = 0; x < cols; ++x) to[x] = std::fabs(from[x]);
+    }
+    size.repeat_borders();
+    std::vector<float> out(std::size_t(rows) * cols);
+    widen(size, kShared, out.data());
+    return out;
+}
+
 // Evidence of change of y against a state: signed line mean of the blurred, normalized innovation.
-static Out evidence(In y, In m, In v) {
+static Out evidence(In y, In m, In v, float frame) {
     const int rows = int(y.shape(0)), cols = int(y.shape(1));
     Padded raw(rows, cols), soft(rows, cols);
     Out out = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        innovation(y.data(), m.data(), v.data(), raw);
+        innovation(y.data(), m.data(), v.data(), frame, raw);
         blur3(raw, soft);
         lines(soft, out.data());
     }
     return out;
 }
 
-static nb::tuple temporal(In y, In z, In m, In v, float scale, float low, float high, float floor) {
+static nb::tuple temporal(In y, In z, In m, In v, float frame, float scale, float low, float high, float floor) {
     const int rows = int(y.shape(0)), cols = int(y.shape(1));
     Out m_out = make(rows, cols), v_out = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        update(y.data(), z.data(), m.data(), v.data(), std::size_t(rows) * cols, scale, low, high, floor, m_out.data(),
-               v_out.data());
+        const std::vector<float> wide = widened(z.data(), rows, cols);
+        update(y.data(), wide.data(), m.data(), v.data(), std::size_t(rows) * cols, frame, scale, low, high, floor,
+               m_out.data(), v_out.data());
     }
     return nb::make_tuple(m_out, v_out);
 }
@@ -113,7 +146,8 @@ static void split(const float* m, Padded& detail, float* base) {
 }
 
 FLUORONAV_CLONES
-static void join(const Padded& detail, const float* __restrict along, const float* __restrict v,
+static void join(const Padded& detail, const float* __restrict along, const float* __restrict wide,
+                 const float* __restrict v,
                  float* __restrict base, float* __restrict kept, float line_scale, float point_scale, float low,
                  float high, float least) {
     for (int r = 0; r < detail.rows; ++r) {
@@ -122,12 +156,12 @@ static void join(const Padded& detail, const float* __restrict along, const floa
         for (int x = 0; x < detail.cols; ++x) {
             const std::size_t i = at + x;
             const float sd = std::sqrt(v[i]);
-            const float z_line = std::fabs(along[i]) * line_scale / sd, z_point = std::fabs(d[x]) * point_scale / sd;
+            const float z_line = wide[i] * line_scale / sd, z_point = std::fabs(d[x]) * point_scale / sd;
             const float s_line = smoothstep(z_line, low, high), s_point = smoothstep(z_point, low, high + 1);
             float s = s_line > s_point ? s_line : s_point;
             s = s > least ? s : least;
             // along a line, of a pixel that is mostly one frame old: the line's mean stands for the pixel
-            const float t = s_line * (1 - s_point) * smoothstep(v[i], 0.3f, 0.9f);
+            const float t = 0;
             base[i] += s * ((1 - t) * d[x] + t * along[i]);
             kept[i] = s * (1 - t);
         }
@@ -143,7 +177,8 @@ static nb::tuple spatial(In m, In v, float line_scale, float point_scale, float 
         std::vector<float> along(std::size_t(rows) * cols);
         split(m.data(), detail, out.data());
         lines(detail, along.data());
-        join(detail, along.data(), v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least);
+        const std::vector<float> wide = widened(along.data(), rows, cols);
+        join(detail, along.data(), wide.data(), v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least);
     }
     return nb::make_tuple(out, kept);
 }
@@ -213,8 +248,9 @@ static nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<2>> window(In p, float low,
 
 NB_MODULE(_kernels, module) {
     module.doc() = "Hot loops of the enhancement chain; see kernels.cpp for the formulas.";
-    module.def("evidence", &fluoronav::evidence, "y"_a, "m"_a, "v"_a);
-    module.def("temporal", &fluoronav::temporal, "y"_a, "evidence"_a, "m"_a, "v"_a, "scale"_a, "low"_a, "high"_a, "floor"_a);
+    module.def("evidence", &fluoronav::evidence, "y"_a, "m"_a, "v"_a, "frame"_a);
+    module.def("temporal", &fluoronav::temporal, "y"_a, "evidence"_a, "m"_a, "v"_a, "frame"_a, "scale"_a, "low"_a,
+               "high"_a, "floor"_a);
     module.def("parts", &fluoronav::parts, "m"_a);
     module.def("lookup", &fluoronav::lookup, "y"_a, "table"_a, "start"_a, "step"_a);
     module.def("window", &fluoronav::window, "p"_a, "low"_a, "high"_a);

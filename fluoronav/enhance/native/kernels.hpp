@@ -18,9 +18,9 @@
 
 namespace fluoronav {
 
-constexpr int kPad = 4;       // pixels of border: half a line of 7 taps, one more for the blur
-constexpr int kDirections = 8;
-constexpr int kReach = 3;     // taps on each side of the center
+constexpr int kPad = 6;       // pixels of border: half a line of 7 taps, one more for the blur
+constexpr int kDirections = 12;
+constexpr int kReach = 5;     // taps on each side of the center
 
 // A picture with repeated borders, so that the loops inside need no tests.
 struct Padded {
@@ -44,9 +44,7 @@ struct Padded {
 
 // Taps (dx, dy) on one side of a line through the center; the other side is their mirror image.
 struct Tap { int dx, dy; };
-constexpr Tap kTaps[kDirections][kReach] = {
-    {{1, 0}, {2, 0}, {3, 0}},   {{1, 0}, {2, 1}, {3, 1}},   {{1, 1}, {2, 2}, {3, 3}},   {{0, 1}, {1, 2}, {1, 3}},
-    {{0, 1}, {0, 2}, {0, 3}},   {{0, 1}, {-1, 2}, {-1, 3}}, {{-1, 1}, {-2, 2}, {-3, 3}}, {{-1, 0}, {-2, 1}, {-3, 1}}};
+constexpr Tap kTaps[kDirections][kReach] = {{{1,0},{2,0},{3,0},{4,0},{5,0}},{{1,0},{2,1},{3,1},{4,1},{5,1}},{{1,1},{2,1},{3,2},{4,2},{5,3}},{{1,1},{2,2},{3,3},{4,4},{5,5}},{{1,1},{1,2},{2,3},{2,4},{3,5}},{{0,1},{1,2},{1,3},{1,4},{1,5}},{{0,1},{0,2},{0,3},{0,4},{0,5}},{{0,1},{-1,2},{-1,3},{-1,4},{-1,5}},{{-1,1},{-1,2},{-2,3},{-2,4},{-3,5}},{{-1,1},{-2,2},{-3,3},{-4,4},{-5,5}},{{-1,1},{-2,1},{-3,2},{-4,2},{-5,3}},{{-1,0},{-2,1},{-3,1},{-4,1},{-5,1}}};
 
 inline float smoothstep(float x, float low, float high) {
     float t = (x - low) / (high - low);
@@ -66,16 +64,18 @@ inline void blur3_row(const Padded& in, int y, float* out) {
 inline void line_row(const Padded& in, int y, float* best) {
     const float* center = in.row(y);
     for (int x = 0; x < in.cols; ++x) best[x] = 0;
+    std::vector<float> sum(in.cols);
+    float* __restrict t = sum.data();
     for (int k = 0; k < kDirections; ++k) {
-        const Tap *t = kTaps[k];
-        const float *p1 = in.row(y + t[0].dy) + t[0].dx, *n1 = in.row(y - t[0].dy) - t[0].dx;
-        const float *p2 = in.row(y + t[1].dy) + t[1].dx, *n2 = in.row(y - t[1].dy) - t[1].dx;
-        const float *p3 = in.row(y + t[2].dy) + t[2].dx, *n3 = in.row(y - t[2].dy) - t[2].dx;
-        for (int x = 0; x < in.cols; ++x) {
-            const float sum = (center[x] + ((p1[x] + n1[x]) + (p2[x] + n2[x]) + (p3[x] + n3[x]))) * (1.0f / 7);
-            best[x] = std::fabs(sum) > std::fabs(best[x]) ? sum : best[x];
+        std::copy(center, center + in.cols, t);
+        for (int j = 0; j < kReach; ++j) {
+            const float* __restrict p = in.row(y + kTaps[k][j].dy) + kTaps[k][j].dx;
+            const float* __restrict n = in.row(y - kTaps[k][j].dy) - kTaps[k][j].dx;
+            for (int x = 0; x < in.cols; ++x) t[x] += p[x] + n[x];
         }
+        for (int x = 0; x < in.cols; ++x) best[x] = std::fabs(t[x]) > std::fabs(best[x]) ? t[x] : best[x];
     }
+    for (int x = 0; x < in.cols; ++x) best[x] *= 1.0f / (2 * kReach + 1);
 }
 
 }  // namespace fluoronav
