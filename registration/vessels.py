@@ -15,11 +15,12 @@ import numpy as np
 
 from registration.curve_fit import Curves, Fit, Seen, fit, judged
 from registration.errors import BadInput
-from registration.geometry import CArm, Float64, Rigid, carm_from_patient_at
+from registration.geometry import Float64, Rigid, carm_from_patient_at
 from registration.line_search import best_shifts
 from registration.model import Settings, Start, View
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.shapes import Mesh, Polylines
+from registration.single_view import SINGLE_TURN_DEG, error_at, intrinsics_covariance
 from registration.vessel_detect import Skeleton, detect_vessels
 
 STEP_MM = 0.5  # between model points: half of what the fit resolves
@@ -27,8 +28,6 @@ COARSE_SCALES_MM = (8.0, 4.0, 2.0)
 FINE_SCALES_MM = (2.0, 1.0, 0.6)
 TURN_DEG = 9.0  # of the proposals about a start; the coarse fit closes half of it and more
 DEPTH_SHARE = 0.1  # of the proposals along the ray, of the source distance: 10 % of magnification
-SDD_SD = 0.01  # relative; what one view cannot see is a prior of the error (issue 7, section 5)
-PRINCIPAL_SD_MM = 2.0  # at the detector
 CORRELATION_MM = 5.0  # residuals along a vessel are alike over this length: fewer independent ones
 SHORTEST_SEEN_MM = 25.0  # of vessels in the picture: less does not tell a pose
 MIRROR_RATIO = 0.75  # accepted only if the residual is at most this share of the mirror's
@@ -163,12 +162,12 @@ class VesselModel:
             about[:3, :3], about[:3, 3] = turn, center - turn @ center
             for start in _tilted(about @ pose, center):
                 p = fit(few, thin, start, COARSE_SCALES_MM[1:], 8)
-                if not proper or not _same(p, pose, self.center_mm):
+                if not proper or not _same(p, pose):
                     found.append(judged(few, thin, p))
         if not found:
             return None
         fine = fit(self.curves.every(1200), seen, min(found, key=lambda f: f.cost).pose, FINE_SCALES_MM, 12)
-        if proper and _same(fine, pose, self.center_mm):
+        if proper and _same(fine, pose):
             return None
         return judged(self.curves, seen, fine)
 
@@ -237,47 +236,6 @@ def _covariance(target_mm: Float64, view: View, skeleton: Skeleton, f: Fit) -> F
     return inner + intrinsics_covariance(view.carm, f.pose, target_mm)
 
 
-def intrinsics_covariance(carm: CArm, carm_from_patient: Float64, point_mm: Float64) -> Float64:
-    """What a wrong SDD (1 %) and principal point (2 mm) do to the pose of one view: it answers with a
-    shift along the ray and across it, invisible in the picture."""
-    x = Rigid.apply(carm_from_patient, point_mm)
-    ray = np.array([x[0], x[1], x[2] - carm.sod_mm])
-    out = np.zeros((6, 6))
-    out[3:, 3:] = np.outer(ray, ray) * SDD_SD**2
-    across = PRINCIPAL_SD_MM * (carm.sod_mm - x[2]) / carm.sdd_mm
-    out[3, 3] += across**2
-    out[4, 4] += across**2
-    return out
-
-
-def error_at(carm: CArm, carm_from_patient: Float64, covariance: Float64, target_mm: Float64) -> ErrorEstimate:
-    """95 % bounds at a target. The projected one leaves out the shifts that no picture shows (along the
-    ray, and those that a wrong principal point causes): there the overlay stays on the anatomy."""
-    x = Rigid.apply(carm_from_patient, target_mm)
-    jac = np.zeros((3, 6))
-    jac[:, :3] = -np.array([[0, -x[2], x[1]], [x[2], 0, -x[0]], [-x[1], x[0], 0]])
-    jac[:, 3:] = np.eye(3)
-    space = jac @ covariance @ jac.T
-    depth = carm.sod_mm - x[2]
-    flat = np.array([[1, 0, x[0] / depth], [0, 1, x[1] / depth]])
-    hidden = np.eye(2) * (PRINCIPAL_SD_MM * depth / carm.sdd_mm) ** 2
-    plane = flat @ space @ flat.T - hidden
-    return ErrorEstimate(_bound(space), _bound(plane), target_mm)
-
-
-def _bound(covariance: Float64) -> float:
-    """Radius that holds 95 % of a normal error: between the one axis and the round case.
-    Source: Satterthwaite's approximation of a sum of scaled chi squares."""
-    from scipy.stats import chi2
-
-    values = np.maximum(np.linalg.eigvalsh(covariance), 0)
-    total = values.sum()
-    if total <= 0:
-        return 0.0
-    freedom = total**2 / (values**2).sum()
-    return float(np.sqrt(total / freedom * chi2.ppf(0.95, freedom)))
-
-
 # --------------------------------------------------------------------------------------------------
 # Small helpers
 
@@ -319,9 +277,9 @@ def _tilted(pose: Float64, center: Float64) -> list[Float64]:
     return out
 
 
-def _same(a: Float64, b: Float64, point: Float64) -> bool:
-    """Whether two poses are one for a person: within 4 degrees (any shift in depth follows)."""
-    return Rigid.angle_deg(a @ Rigid.inverse(b)) < 4.0
+def _same(a: Float64, b: Float64) -> bool:
+    """Whether two poses are one for a person: closer in rotation than SINGLE_TURN_DEG (any shift in depth follows)."""
+    return Rigid.angle_deg(a @ Rigid.inverse(b)) < SINGLE_TURN_DEG
 
 
 def _distinct(answers: Sequence[_Answer], most: int) -> list[_Answer]:
