@@ -116,6 +116,24 @@ class Correlation:
         inner *= keep.astype(np.float32)
         return out
 
+    def patches(self, moving: Array, fixed: Array, weight: Array, noise: float) -> tuple[Float64, Float64]:
+        """Correlation of each patch (n,) and the best that noise of that sigma a pixel allows it (n,).
+
+        Patches less than half seen are left out.
+        """
+        a, b, w = self._channels(moving), self._channels(fixed), self._weight(weight)
+        cells = _Cells(w.shape, self.patch_px)
+        mass = cells.sum(w)
+        safe = np.maximum(mass, 1e-12)
+        a = a - cells.spread(cells.sum(w * a) / safe)
+        b = b - cells.spread(cells.sum(w * b) / safe)
+        aa, bb, ab = (cells.sum(w * x).sum(0) for x in (a * a, b * b, a * b))
+        seen = cells.sum((w > 0.5).astype(np.float32)) > 0.5 * np.outer(*cells.lengths)
+        lost = self._count * mass * noise**2 * (2.0 if self.gradient else 1.0)  # a difference doubles the variance
+        r = ab / np.sqrt(np.maximum(aa * bb, 1e-30))
+        attainable = np.sqrt(np.clip(1 - lost / np.maximum(bb, 1e-30), 0, 1))
+        return r[seen].astype(np.float64), attainable[seen].astype(np.float64)
+
     @property
     def _count(self) -> int:
         return 2 if self.gradient else 1

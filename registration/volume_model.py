@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where is a CT volume in a picture? Projections of it are compared with the frame, coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from registration import search
+from registration.confidence import Spread, error_at, spread_of
+from registration.errors import BadInput
+from registration.gate import Evidence, Fit, fit_of, judge
+from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
+from registration.model import Settings, Start, View
+from registration.projector import Prepared, project
+from registration.result import Registration
+from registration.similarity import GRADIENT, NCC, Correlation, Similarity
+from registration.solver import Problem, Render, Sight, Solution, Stage, solve
+
+# Levels are named by the longer edge of their picture. Patches of 32 pixels hold a rib and a half: small
+# enough for their own scale and offset (scatter, gain), large enough to be unmistakable.
+PATCHES = Correlation(gradient=True, patch_px=32)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One stage of a registration: edge of the picture in pixels, measure, iterations, robust weights."""
+
+    edge_px: int
+    similarity: Similarity
+    iterations: int
+    robust: bool = False
+
+
+COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
+FINE = (Plan(128, PATCHES, 6), Plan(256, PATCHES, 4, robust=True))
+TRACK = (Plan(64, GRADIENT, 3), Plan(128, PATCHES, 3), Plan(256, PATCHES, 2, robust=True))
+GATE_EDGE_PX = 128
+
+
+class VolumeModel:
+    """A volume of linear attenuation (1/mm) that can be found in pictures.
+
+    target_mm (3,) in the patient frame is where errors are stated; the centre of the volume if None
+    (`target_assumed` says so). Raises BadInput for a volume without matter.
+    """
+
+    kind = "volume"
+
+    def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2) -> None:
+        if float(attenuation.data.min()) < 0 or not float(attenuation.data.max()) > 0:
+            raise BadInput("attenuation volume", got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}",
+                           expected="attenuation in 1/mm, nowhere negative and somewhere above 0",
+                           remedy="check the CT's rescale slope and intercept")
+        self.attenuation = attenuation
+        self.target_assumed = target_mm is None
+        self.target_mm: Float64 = read_only(attenuation.center_mm if target_mm is None else target_mm, np.float64)
+        if self.target_mm.shape != (3,) or not np.isfinite(self.target_mm).all():
+            raise BadInput("target", got=self.target_mm, expected="three finite coordinates in mm",
+                           remedy="give --target X Y Z in the patient frame")
+        self.threads = threads
+        self._prepared: dict[int, Prepared] = {}
+
+    def register(self, view: View, starts: Sequence[Start], settings: Settings) -> Registration:
+        """The pose of the volume in a view, from one or more starts that may be 20 deg and 40 mm off."""
+        ladder = Ladder(view)
+        fault = ladder.fault()
+        if fault:
+            return Registration.lost(fault)
+        if not starts:
+            return Registration.lost("no start was given: give the gantry's angles, or search without a start")
+        best = self._attempt(ladder, _checked(starts), settings)
+        if best.fit.clear or len(starts) > 8:
+            return best.registration
+        # The starts led nowhere; once around them before refusing (12 poses, 12 deg and 25 mm away).
+        again = self._attempt(ladder, search.around(starts[0], 12, seed=settings.seed), settings)
+        return again.registration if again.fit.agreement > best.fit.agreement + 0.05 else best.registration
+
+    def track(self, view: View, start: Start, settings: Settings) -> Registration:
+        """The pose near the last one (3 deg, 10 mm), quickly; refused where it does not fit."""
+        ladder = Ladder(view)
+        fault = ladder.fault()
+        if fault:
+            return Registration.lost(fault, start=start.name)
+        pose = Rigid.checked(start.carm_from_patient, "start")
+        solution = solve(self.problem(ladder, TRACK), [pose])
+        return self._answer(ladder, solution, TRACK[-1], start.name, (), settings).registration
+
+    def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
+        """Starts where nothing is known: poses drawn over all rotations, the best refined; a hint leads."""
+        ladder = Ladder(view)
+        if ladder.fault():
+            return ()
+        return search.propose(self, ladder, hint, settings)
+
+    # ------------------------------------------------------------------------------------------------
+
+    def problem(self, ladder: Ladder, plans: Sequence[Plan]) -> Problem:
+        """The stages of a plan for one view and this one body."""
+        return Problem(tuple(Stage((ladder.sight(p.edge_px),), (self.render(ladder.carm(p.edge_px)),), p.similarity,
+                                   p.iterations, p.robust) for p in plans))
+
+    def render(self, carm: CArm) -> Render:
+        """Projections of the volume at the resolution that suits a C-arm's pixels."""
+        prepared = self._at(carm.mm_per_px_at_isocenter)
+
+        def one(c: CArm, carm_from_body: Float64, jacobian: bool) -> tuple[Array, Array | None]:
+            if jacobian:
+                picture, derivative = project(prepared, c, carm_from_body, jacobian=True, threads=self.threads)
+                return picture, derivative
+            return project(prepared, c, carm_from_body, threads=self.threads), None
+
+        return one
+
+    def _at(self, mm_per_px: float) -> Prepared:
+        """The volume with voxels of 1 / 0.6 of a pixel: finer ones alias in the Jacobian."""
+        finest = float(self.attenuation.spacing_mm.max())
+        # a geometric grid, so that nearby geometries share their volumes
+        step = round(6 * np.log2(max(mm_per_px / 0.6, min(finest, 1.5))))
+        if step not in self._prepared:
+            self._prepared[step] = Prepared(self.attenuation.resampled(2.0 ** (step / 6)))
+        return self._prepared[step]
+
+    def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
+        """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
+        coarse = _distinct([(solve(self.problem(ladder, COARSE), [s.carm_from_patient]), s.name) for s in starts])
+        middle = _distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
+        solution, name = middle[0]
+        rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
+        final = solve(self.problem(ladder, FINE[1:]), solution.room_from_body)
+        return self._answer(ladder, final, FINE[-1], name, rivals, settings)
+
+    def _answer(self, ladder: Ladder, solution: Solution, last: Plan, start: str, rivals: tuple[Float64, ...],
+                settings: Settings) -> _Answer:
+        pose = solution.room_from_body[0]
+        carm = ladder.carm(last.edge_px)
+        spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
+                           solution.jacobians[0], carm)
+        sight = ladder.sight(GATE_EDGE_PX)
+        picture, _ = self.render(sight.carm)(sight.carm, pose, False)
+        fit = fit_of(picture, sight.fixed, sight.weight, ladder.noise(GATE_EDGE_PX))
+        evidence = Evidence(fit, spread, error_at(spread, carm, pose, self.target_mm), rivals, start)
+        return _Answer(judge(evidence, pose, settings), fit, spread)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    registration: Registration
+    fit: Fit
+    spread: Spread
+
+
+class Ladder:
+    """A view at every resolution asked for: pictures, weights and C-arms binned together, each once."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._sights: dict[int, Sight] = {}
+        self._noise: float | None = None
+
+    def sight(self, edge_px: int) -> Sight:
+        """The view with its longer edge at about that many pixels (never enlarged)."""
+        k = max(1, round(max(self.view.carm.shape) / edge_px))
+        if k not in self._sights:
+            fixed, weight = binned(self.view.line_integrals, self.view.weight, k)
+            self._sights[k] = Sight(fixed, weight, self.view.carm.binned(k))
+        return self._sights[k]
+
+    def carm(self, edge_px: int) -> CArm:
+        return self.sight(edge_px).carm
+
+    def noise(self, edge_px: int) -> float:
+        """Standard deviation of the noise at a resolution, from the finest one's second differences.
+
+        Source: Immerkaer 1996. Structure adds little to the median; blurred noise comes out low.
+        """
+        if self._noise is None:
+            p, w = self.view.line_integrals, self.view.weight
+            d = p[1:-1] - 0.5 * (p[:-2] + p[2:])
+            d = d[:, 1:-1] - 0.5 * (d[:, :-2] + d[:, 2:])
+            seen = np.abs(d[w[1:-1, 1:-1] > 0])
+            self._noise = float(np.median(seen)) / 0.6745 / 1.5 if seen.size else 0.0
+        return self._noise / max(1, round(max(self.view.carm.shape) / edge_px))
+
+    def fault(self) -> str:
+        """Why there is nothing to register in this view, or an empty string."""
+        if min(self.view.carm.shape) < 48:
+            return (f"the picture has only {self.view.carm.shape[0]} x {self.view.carm.shape[1]} pixels: "
+                    "give frames of at least 48 x 48")
+        w = self.view.weight
+        if float(w.mean()) < 0.05:
+            return "less than 5 % of the picture carries signal: open the collimator"
+        sight = self.sight(64)
+        seen = sight.fixed[sight.weight > 0]
+        if not seen.size or float(seen.std()) < 1e-3 * max(1e-3, float(np.abs(seen).mean())):
+            return "the picture is empty or of one grey: check that X-rays were on"
+        return ""
+
+
+def binned(picture: Array, weight: Array, k: int) -> tuple[Array, Array]:
+    """Weighted mean over k x k blocks, and the mean weight; rows and columns cut to k."""
+    if k == 1:
+        return picture, weight
+    h, w = (n // k for n in picture.shape)
+    crop = slice(h * k), slice(w * k)
+    mass = _block_sum(weight[crop], k)
+    if float(weight[crop].min()) == 1.0 == float(weight[crop].max()):
+        return _block_sum(picture[crop], k) / np.float32(k * k), mass / np.float32(k * k)
+    total = _block_sum(picture[crop] * weight[crop], k)
+    return np.where(mass > 0, total / np.maximum(mass, 1e-6), 0).astype(np.float32), mass / np.float32(k * k)
+
+
+def _block_sum(x: Array, k: int) -> Array:
+    h, w = x.shape
+    rows = x.reshape(h // k, k, w).sum(1)  # rows first: contiguous additions
+    return rows.reshape(h // k, w // k, k).sum(2)
+
+
+def _checked(starts: Sequence[Start]) -> list[Start]:
+    return [Start(Rigid.checked(s.carm_from_patient, f"start ({s.name})"), s.name) for s in starts]
+
+
+def _distinct(solutions: Sequence[tuple[Solution, str]]) -> list[tuple[Solution, str]]:
+    """Best first; of those within 2 deg and 10 mm of each other (depth 30 mm) only the best."""
+    out: list[tuple[Solution, str]] = []
+    for solution, name in sorted(solutions, key=lambda s: -s[0].values[-1]):
+        if all(_apart(solution.room_from_body[0], kept.room_from_body[0]) for kept, _ in out):
+            out.append((solution, name))
+    return out
+
+
+def _apart(a: Float64, b: Float64) -> bool:
+    xi = np.abs(Rigid.log(a @ Rigid.inverse(b)))
+    return bool(np.linalg.norm(xi[:3]) > np.radians(2) or xi[3:5].max() > 10 or xi[5] > 30)
