@@ -36,8 +36,8 @@ class DenoiseSettings:
     floor: float = 0.07
     gate_low: float = 2.4
     gate_high: float = 3.3
-    detail_low: float = 2.0
-    detail_high: float = 3.4
+    detail_low: float = 1.6
+    detail_high: float = 2.6
     detail_least: float = 0.25
 
 
@@ -108,9 +108,10 @@ class Denoise:
                   calibration: Calibration) -> tuple[Array, Array]:
         s = self.settings
         scale = 1 / calibration.evidence
-        evidence = kernels.evidence(y, mean, variance, item.excess)
         if item.flow is not None and item.trusted is not None:
-            mean, variance, evidence = _compensated(y, mean, variance, evidence, item)
+            other, doubt = kernels.moved(mean, variance, item.flow, item.trusted, REMAPPED)
+            mean, variance = kernels.chosen(y, mean, variance, other, doubt, item.excess)
+        evidence = kernels.evidence(y, mean, variance, item.excess)
         out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, item.excess, scale, s.gate_low, s.gate_high,
                                                     s.floor)
         return out
@@ -120,20 +121,6 @@ class Denoise:
         out: tuple[Array, Array] = kernels.spatial(mean, variance, 1 / calibration.line, 1 / calibration.point,
                                                    s.detail_low, s.detail_high, s.detail_least)
         return out
-
-
-def _compensated(y: Array, mean: Array, variance: Array, evidence: Array,
-                 item: Work) -> tuple[Array, Array, Array]:
-    """The state moved along the flow where that explains the frame better than standing still does."""
-    flow, trusted = item.flow, item.trusted
-    assert flow is not None
-    rows, columns = np.indices(y.shape, np.float32)
-    x, v = columns - flow[..., 0], rows - flow[..., 1]
-    moved = cv2.remap(mean, x, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    doubt = cv2.remap(variance, x, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + np.float32(REMAPPED)
-    other = kernels.evidence(y, moved, doubt, item.excess)
-    better = trusted & (np.abs(other) < np.abs(evidence))
-    return np.where(better, moved, mean), np.where(better, doubt, variance), np.where(better, other, evidence)
 
 
 def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]:

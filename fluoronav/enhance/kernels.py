@@ -20,5 +20,7 @@ evidence = _used.evidence
 temporal = _used.temporal
 spatial = _used.spatial
 parts = _used.parts
+moved = _used.moved
+chosen = _used.chosen
 lookup = _used.lookup
 window = _used.window

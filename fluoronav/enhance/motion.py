@@ -11,7 +11,7 @@ import numpy as np
 from fluoronav.enhance.work import Work
 from registration.geometry import Array
 
-SIDE = 256  # pixels: flow at this size takes 1 ms and its noise is averaged over the pixels joined
+SIDE = 176  # pixels at most: flow at this size takes 1 ms and its noise is averaged over the pixels joined
 EXPLAINS = 0.6  # the moved picture must leave less than this share of the change
 LEAST_PX = 0.3  # shorter flow is standing still: moving the state would only blur it
 NOTICED = 2.0  # a change below this many standard deviations is noise and needs no flow
@@ -33,7 +33,7 @@ class Motion:
         """Adds `flow` and `trusted` to the item; None where nothing moved or nothing is known."""
         y = item.stabilized
         assert y is not None
-        factor = max(1, max(y.shape) // SIDE)
+        factor = max(1, -(-max(y.shape) // SIDE))
         size = (max(y.shape[1] // factor, 32), max(y.shape[0] // factor, 32))
         small = cv2.GaussianBlur(cv2.resize(y, size, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
         new = MotionState(small)
@@ -46,7 +46,7 @@ class Motion:
         flow = np.where(trusted[..., None], flow, 0).astype(np.float32)
         ratio = np.array([y.shape[1] / size[0], y.shape[0] / size[1]], np.float32)
         big = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR) * ratio
-        mask = cv2.resize(trusted.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST).astype(bool)
+        mask = cv2.resize(trusted.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST)
         return new, replace(item, flow=big, trusted=mask)
 
 

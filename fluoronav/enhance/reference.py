@@ -9,9 +9,16 @@ from registration.geometry import Array
 
 UNKNOWN = np.float32(30.0)
 SHARED = np.float32(0.85)
-TAPS = (((1, 0), (2, 0), (3, 0)), ((1, 0), (2, 1), (3, 1)), ((1, 1), (2, 2), (3, 3)), ((0, 1), (1, 2), (1, 3)),
-        ((0, 1), (0, 2), (0, 3)), ((0, 1), (-1, 2), (-1, 3)), ((-1, 1), (-2, 2), (-3, 3)), ((-1, 0), (-2, 1), (-3, 1)))
-PAD = 4
+DIRECTIONS, REACH = 12, 5
+PAD = REACH + 1
+
+
+def taps(direction: int) -> list[tuple[int, int]]:
+    """(dx, dy) on one side of a line through the center, one pixel apart along its longer axis."""
+    angle = np.pi * direction / DIRECTIONS
+    c, s = np.cos(angle), np.sin(angle)
+    longer = max(abs(c), abs(s))
+    return [(round(i * c / longer), round(i * s / longer)) for i in range(1, REACH + 1)]
 
 
 def smoothstep(x: Array, low: float, high: float) -> Array:
@@ -28,7 +35,7 @@ def blur3(picture: Array) -> Array:
 
 
 def line_best(picture: Array) -> Array:
-    """Mean over 7 pixels along the line, out of eight directions, in which it is largest in magnitude, signed."""
+    """Mean over 11 pixels along the line, out of twelve directions, in which it is largest in magnitude, signed."""
     p = np.pad(picture, PAD, mode="edge")
     rows, columns = picture.shape
 
@@ -36,9 +43,9 @@ def line_best(picture: Array) -> Array:
         return p[PAD + dy: PAD + dy + rows, PAD + dx: PAD + dx + columns]
 
     best = np.zeros_like(picture)
-    for taps in TAPS:
-        total = at(0, 0) + sum(at(dx, dy) + at(-dx, -dy) for dx, dy in taps)
-        mean = (total / 7).astype(np.float32)
+    for direction in range(DIRECTIONS):
+        total = at(0, 0) + sum(at(dx, dy) + at(-dx, -dy) for dx, dy in taps(direction))
+        mean = (total / (2 * REACH + 1)).astype(np.float32)
         best = np.where(np.abs(mean) > np.abs(best), mean, best)
     return best
 
@@ -79,9 +86,36 @@ def spatial(m: Array, v: Array, line_scale: float, point_scale: float, low: floa
     s_line = smoothstep(widened(along) * np.float32(line_scale) / sd, low, high)
     s_point = smoothstep(np.abs(detail) * np.float32(point_scale) / sd, low, high + 1)
     s = np.maximum(np.maximum(s_line, s_point), np.float32(least))
-    t = s_line * (1 - s_point) * smoothstep(v, 0.3, 0.9)
-    out = base + s * ((1 - t) * detail + t * along)
-    return out.astype(np.float32), (s * (1 - t)).astype(np.float32)
+    return (base + s * detail).astype(np.float32), s.astype(np.float32)
+
+
+def moved(m: Array, v: Array, flow: Array, trusted: Array, price: float) -> tuple[Array, Array]:
+    """The state moved along the flow where that is trusted (Catmull-Rom; its variance from the nearest pixel)."""
+    rows, columns = m.shape
+    r, c = np.indices(m.shape, np.float32)
+    x, y = np.clip(c - flow[..., 0], 0, columns - 1), np.clip(r - flow[..., 1], 0, rows - 1)
+    ix, iy = x.astype(int), y.astype(int)
+    wx, wy = _cubic(x - ix), _cubic(y - iy)
+    total = np.zeros_like(m)
+    for b in range(4):
+        line = np.clip(iy + b - 1, 0, rows - 1)
+        total += wy[b] * sum(wx[a] * m[line, np.clip(ix + a - 1, 0, columns - 1)] for a in range(4))
+    near = v[np.minimum((y + 0.5).astype(int), rows - 1), np.minimum((x + 0.5).astype(int), columns - 1)]
+    on = trusted.astype(bool)
+    return np.where(on, total, m).astype(np.float32), np.where(on, near + np.float32(price), v).astype(np.float32)
+
+
+def _cubic(t: Array) -> tuple[Array, Array, Array, Array]:
+    """Catmull-Rom weights of four neighbors at a fraction t."""
+    return (t * (-0.5 + t * (1 - 0.5 * t)), 1 + t * t * (-2.5 + 1.5 * t), t * (0.5 + t * (2 - 1.5 * t)),
+            t * t * (-0.5 + 0.5 * t))
+
+
+def chosen(y: Array, m0: Array, v0: Array, m1: Array, v1: Array, frame: float) -> tuple[Array, Array]:
+    """Of two hypotheses about the state, the one that explains the frame better over 5x5 binomial pixels."""
+    worse = (y - m1) ** 2 / (np.float32(frame) + v1) - (y - m0) ** 2 / (np.float32(frame) + v0)
+    second = blur3(blur3(worse.astype(np.float32))) < 0
+    return np.where(second, m1, m0), np.where(second, v1, v0)
 
 
 def lookup(y: Array, table: Array, start: float, step: float) -> Array:

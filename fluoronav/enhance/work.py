@@ -19,7 +19,7 @@ class Work:
 
     noise: law, law_before (where the law changed with this frame), stabilized, excess (this frame's
     variance where it is noisier than the run, else 1);
-    motion: flow (rows, columns, 2) px or None, trusted (bool, rows, columns) where it explains a change;
+    motion: flow (rows, columns, 2) px or None, trusted (uint8 flags, rows, columns) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average); contrast: line_integrals, sigma, display, raw_display, i0, i0_source, relative,
     values (stored units).

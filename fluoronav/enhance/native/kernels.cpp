@@ -2,16 +2,15 @@
 // The hot loops of the enhancement chain, in the variance-stabilized domain (noise of a frame has unit variance).
 //
 // temporal: a Kalman filter a pixel. State m, variance v (in units of the frame's). The innovation
-//   d = y - m is blurred by a 3x3 binomial and averaged along eight line directions of 7 pixels; the
+//   d = y - m is blurred by a 3x3 binomial and averaged along twelve line directions of 11 pixels; the
 //   largest mean over its standard deviation is the evidence of change z. Evidence opens the gate g,
 //   the gate gives the state back its ignorance, v' = (1 - g) v + g * kUnknown, and then
 //   a = max(v' / (v' + R), floor / R), m += a d, v = a R; R is the frame's own variance, 1 unless it is a noisy one. A line moves: along it z is 3 to 4 times what a
 //   single pixel shows, so a wire of half the noise's height a pixel is seen in the frame it moves in.
 // spatial: m = base + detail with a 5x5 binomial base; detail is kept where it stands along a line (or
-//   alone) above what variance v explains, and is averaged along that line where v is large.
+//   alone) above what variance v explains, or beside such a line; `least` of it stays everywhere.
 //
-// Bound by the line averages: 8 x 7 additions a pixel from cache; 512x512 takes about 2 ms for each of
-// the two on one AVX2 core.
+// Bound by the line averages: 12 x 11 additions a pixel from cache.
 #include "kernels.hpp"
 
 #include <nanobind/nanobind.h>
@@ -88,23 +87,25 @@ static void widen(const Padded& size, float share, float* out) {
 }
 
 // |values| widened by their neighbors.
-static std::vector<float> widened(const float* values, int rows, int cols) {
-    Padded size(rows, cols);
+static void widened(const float* values, int rows, int cols, std::vector<float>& out) {
+    static thread_local Padded size;
+    size.shape(rows, cols);
+    out.resize(std::size_t(rows) * cols);
     for (int r = 0; r < rows; ++r) {
         float* __restrict to = size.row(r);
         const float* from = values + std::size_t(r) * cols;
         for (int x = 0; x < cols; ++x) to[x] = std::fabs(from[x]);
     }
     size.repeat_borders();
-    std::vector<float> out(std::size_t(rows) * cols);
     widen(size, kShared, out.data());
-    return out;
 }
 
 // Evidence of change of y against a state: signed line mean of the blurred, normalized innovation.
 static Out evidence(In y, In m, In v, float frame) {
     const int rows = int(y.shape(0)), cols = int(y.shape(1));
-    Padded raw(rows, cols), soft(rows, cols);
+    static thread_local Padded raw, soft;
+    raw.shape(rows, cols);
+    soft.shape(rows, cols);
     Out out = make(rows, cols);
     {
         nb::gil_scoped_release free;
@@ -120,7 +121,8 @@ static nb::tuple temporal(In y, In z, In m, In v, float frame, float scale, floa
     Out m_out = make(rows, cols), v_out = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        const std::vector<float> wide = widened(z.data(), rows, cols);
+        static thread_local std::vector<float> wide;
+        widened(z.data(), rows, cols, wide);
         update(y.data(), wide.data(), m.data(), v.data(), std::size_t(rows) * cols, frame, scale, low, high, floor,
                m_out.data(), v_out.data());
     }
@@ -130,7 +132,9 @@ static nb::tuple temporal(In y, In z, In m, In v, float frame, float scale, floa
 // base = 5x5 binomial of m (two 3x3 ones); detail = m - base.
 FLUORONAV_CLONES
 static void split(const float* m, Padded& detail, float* base) {
-    Padded whole(detail.rows, detail.cols), once(detail.rows, detail.cols);
+    static thread_local Padded whole, once;
+    whole.shape(detail.rows, detail.cols);
+    once.shape(detail.rows, detail.cols);
     for (int r = 0; r < whole.rows; ++r)
         std::copy(m + std::size_t(r) * whole.cols, m + std::size_t(r + 1) * whole.cols, whole.row(r));
     whole.repeat_borders();
@@ -146,8 +150,7 @@ static void split(const float* m, Padded& detail, float* base) {
 }
 
 FLUORONAV_CLONES
-static void join(const Padded& detail, const float* __restrict along, const float* __restrict wide,
-                 const float* __restrict v,
+static void join(const Padded& detail, const float* __restrict wide, const float* __restrict v,
                  float* __restrict base, float* __restrict kept, float line_scale, float point_scale, float low,
                  float high, float least) {
     for (int r = 0; r < detail.rows; ++r) {
@@ -160,25 +163,26 @@ static void join(const Padded& detail, const float* __restrict along, const floa
             const float s_line = smoothstep(z_line, low, high), s_point = smoothstep(z_point, low, high + 1);
             float s = s_line > s_point ? s_line : s_point;
             s = s > least ? s : least;
-            // along a line, of a pixel that is mostly one frame old: the line's mean stands for the pixel
-            const float t = 0;
-            base[i] += s * ((1 - t) * d[x] + t * along[i]);
-            kept[i] = s * (1 - t);
+            base[i] += s * d[x];
+            kept[i] = s;
         }
     }
 }
 
 static nb::tuple spatial(In m, In v, float line_scale, float point_scale, float low, float high, float least) {
     const int rows = int(m.shape(0)), cols = int(m.shape(1));
-    Padded detail(rows, cols);
+    static thread_local Padded detail;
+    detail.shape(rows, cols);
     Out out = make(rows, cols), kept = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        std::vector<float> along(std::size_t(rows) * cols);
+        static thread_local std::vector<float> along;
+        along.resize(std::size_t(rows) * cols);
         split(m.data(), detail, out.data());
         lines(detail, along.data());
-        const std::vector<float> wide = widened(along.data(), rows, cols);
-        join(detail, along.data(), wide.data(), v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least);
+        static thread_local std::vector<float> wide;
+        widened(along.data(), rows, cols, wide);
+        join(detail, wide.data(), v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least);
     }
     return nb::make_tuple(out, kept);
 }
@@ -186,7 +190,8 @@ static nb::tuple spatial(In m, In v, float line_scale, float point_scale, float 
 // (base, detail, line means of the detail): what `spatial` decides on, to calibrate it on noise alone.
 static nb::tuple parts(In m) {
     const int rows = int(m.shape(0)), cols = int(m.shape(1));
-    Padded detail(rows, cols);
+    static thread_local Padded detail;
+    detail.shape(rows, cols);
     Out base = make(rows, cols), plain = make(rows, cols), along = make(rows, cols);
     {
         nb::gil_scoped_release free;
@@ -196,6 +201,95 @@ static nb::tuple parts(In m) {
             std::copy(detail.row(r), detail.row(r) + cols, plain.data() + std::size_t(r) * cols);
     }
     return nb::make_tuple(base, plain, along);
+}
+
+// Catmull-Rom weights of four neighbors at a fraction t.
+static inline void cubic(float t, float* w) {
+    w[0] = t * (-0.5f + t * (1 - 0.5f * t));
+    w[1] = 1 + t * t * (-2.5f + 1.5f * t);
+    w[2] = t * (0.5f + t * (2 - 1.5f * t));
+    w[3] = t * t * (-0.5f + 0.5f * t);
+}
+
+// The state moved along the flow (from the last frame to this one) where that is trusted, with `price` added
+// to its variance; elsewhere as it is.
+static nb::tuple moved(In m, In v, nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu> flow,
+                       nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> trusted, float price) {
+    const int rows = int(m.shape(0)), cols = int(m.shape(1));
+    Out m_out = make(rows, cols), v_out = make(rows, cols);
+    {
+        nb::gil_scoped_release free;
+        const float *from = m.data(), *doubt = v.data();
+        for (int r = 0; r < rows; ++r)
+            for (int x = 0; x < cols; ++x) {
+                const std::size_t i = std::size_t(r) * cols + x;
+                m_out.data()[i] = from[i];
+                v_out.data()[i] = doubt[i];
+                if (!trusted.data()[i]) continue;
+                const float fx = std::min(std::max(x - flow.data()[2 * i], 0.0f), float(cols - 1));
+                const float fy = std::min(std::max(r - flow.data()[2 * i + 1], 0.0f), float(rows - 1));
+                const int ix = int(fx), iy = int(fy);
+                float wx[4], wy[4], sum = 0;
+                cubic(fx - ix, wx);
+                cubic(fy - iy, wy);
+                for (int b = 0; b < 4; ++b) {
+                    const float* line = from + std::size_t(std::min(std::max(iy + b - 1, 0), rows - 1)) * cols;
+                    float part = 0;
+                    for (int a = 0; a < 4; ++a) part += wx[a] * line[std::min(std::max(ix + a - 1, 0), cols - 1)];
+                    sum += wy[b] * part;
+                }
+                m_out.data()[i] = sum;
+                v_out.data()[i] = doubt[std::size_t(std::min(int(fy + 0.5f), rows - 1)) * cols +
+                                        std::min(int(fx + 0.5f), cols - 1)] + price;
+            }
+    }
+    return nb::make_tuple(m_out, v_out);
+}
+
+// How much worse the second hypothesis about the state explains a frame, in units of expected variance.
+FLUORONAV_CLONES
+static void compare(const float* __restrict y, const float* __restrict m0, const float* __restrict v0,
+                    const float* __restrict m1, const float* __restrict v1, float frame, Padded& out) {
+    for (int r = 0; r < out.rows; ++r) {
+        float* __restrict o = out.row(r);
+        const std::size_t at = std::size_t(r) * out.cols;
+        for (int x = 0; x < out.cols; ++x) {
+            const std::size_t i = at + x;
+            const float d0 = y[i] - m0[i], d1 = y[i] - m1[i];
+            o[x] = d1 * d1 / (frame + v1[i]) - d0 * d0 / (frame + v0[i]);
+        }
+    }
+    out.repeat_borders();
+}
+
+FLUORONAV_CLONES
+static void choose(const Padded& worse, const float* __restrict m0, const float* __restrict v0,
+                   const float* __restrict m1, const float* __restrict v1, float* __restrict m, float* __restrict v) {
+    for (int r = 0; r < worse.rows; ++r) {
+        const float* __restrict w = worse.row(r);
+        const std::size_t at = std::size_t(r) * worse.cols;
+        for (int x = 0; x < worse.cols; ++x) {
+            m[at + x] = w[x] < 0 ? m1[at + x] : m0[at + x];
+            v[at + x] = w[x] < 0 ? v1[at + x] : v0[at + x];
+        }
+    }
+}
+
+// Of two hypotheses about the state, the one that explains the frame better over 5x5 binomial pixels.
+static nb::tuple chosen(In y, In m0, In v0, In m1, In v1, float frame) {
+    const int rows = int(m0.shape(0)), cols = int(m0.shape(1));
+    static thread_local Padded worse, soft;
+    worse.shape(rows, cols);
+    soft.shape(rows, cols);
+    Out m = make(rows, cols), v = make(rows, cols);
+    {
+        nb::gil_scoped_release free;
+        compare(y.data(), m0.data(), v0.data(), m1.data(), v1.data(), frame, worse);
+        blur3(worse, soft);
+        blur3(soft, worse);
+        choose(worse, m0.data(), v0.data(), m1.data(), v1.data(), m.data(), v.data());
+    }
+    return nb::make_tuple(m, v);
 }
 
 // Value of a table, linear between its nodes; `step` is the distance of two nodes from `start` on.
@@ -252,6 +346,8 @@ NB_MODULE(_kernels, module) {
     module.def("temporal", &fluoronav::temporal, "y"_a, "evidence"_a, "m"_a, "v"_a, "frame"_a, "scale"_a, "low"_a,
                "high"_a, "floor"_a);
     module.def("parts", &fluoronav::parts, "m"_a);
+    module.def("moved", &fluoronav::moved, "m"_a, "v"_a, "flow"_a, "trusted"_a, "price"_a);
+    module.def("chosen", &fluoronav::chosen, "y"_a, "m0"_a, "v0"_a, "m1"_a, "v1"_a, "frame"_a);
     module.def("lookup", &fluoronav::lookup, "y"_a, "table"_a, "start"_a, "step"_a);
     module.def("window", &fluoronav::window, "p"_a, "low"_a, "high"_a);
     module.def("spatial", &fluoronav::spatial, "m"_a, "v"_a, "line_scale"_a, "point_scale"_a, "low"_a, "high"_a, "least"_a);
