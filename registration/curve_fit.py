@@ -15,11 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from registration.confidence import IntrinsicPrior, Spread
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.vessel_detect import Skeleton
 
 ANGLE_MM = 2.0  # opposite directions count as 2 * this: at crossings a point finds its own vessel
 ALONG = 0.05  # weight of the residual along a vessel: keeps a single straight vessel from sliding freely
+WORST_CONDITION = 1e12  # rad against mm make 1e6 of it
+SINGLE_TURN_DEG = 4.0  # poses closer than that are one for a person: no twin
 EMPTY_WEIGHT = 0.5  # a claimed vessel unseen weighs half of a seen vessel unexplained: it may hold no contrast
 
 
@@ -82,7 +85,8 @@ class Fit:
     cost: mean truncated distance of both directions, mm; seen_mm: mean distance of the 90 % nearest
     skeleton points to the curves; explained: share of skeleton points within 2 mm; filled: share of
     curve points in the field within 2 mm of the skeleton; in_field: share of curve points inside it;
-    normal: (6, 6) weighted normal equations; residual_mm: weighted spread; weights: their sum.
+    normal: (9, 9) weighted normal equations of the pose and of (ln SDD, principal u px, v px);
+    residual_mm: weighted spread; weights: their sum.
     """
 
     pose: Float64
@@ -109,7 +113,8 @@ def fit(curves: Curves, seen: Seen, pose: Float64, scales_mm: tuple[float, ...],
             r, jacobian, weight, now = residuals
             if now < cost:
                 gain, cost, best, damping = cost - now, now, pose, max(damping * 0.3, 1e-6)
-                hessian, gradient = (jacobian.T * weight) @ jacobian, jacobian.T @ (weight * r)
+                pull = jacobian[:, :6]
+                hessian, gradient = (pull.T * weight) @ pull, pull.T @ (weight * r)
                 if gain < 1e-4 * now:
                     break
             else:
@@ -125,7 +130,7 @@ def judged(curves: Curves, seen: Seen, pose: Float64, truncate_mm: float = 3.0) 
     """How well a pose explains the skeleton, plain distances without directions."""
     flat, _, _, ok = _projected(curves.moved(pose), seen)
     inside = flat[ok][seen.in_field(flat[ok])]
-    nothing = Fit(pose, truncate_mm, np.inf, 0.0, 0.0, 0.0, np.zeros((6, 6)), np.inf, 0.0)
+    nothing = Fit(pose, truncate_mm, np.inf, 0.0, 0.0, 0.0, np.zeros((9, 9)), np.inf, 0.0)
     if len(inside) < 5:
         return nothing
     to_curve = cKDTree(flat[ok]).query(seen.points)[0]
@@ -145,12 +150,36 @@ def judged(curves: Curves, seen: Seen, pose: Float64, truncate_mm: float = 3.0) 
 
 def _bounded(xi: Float64) -> Float64:
     """A step of at most 0.15 rad and 40 mm: further the linear picture is not true."""
-    return xi / max(1.0, np.linalg.norm(xi[:3]) / 0.15, np.linalg.norm(xi[3:]) / 40)
+    return xi / max(1.0, float(np.linalg.norm(xi[:3])) / 0.15, float(np.linalg.norm(xi[3:])) / 40)
 
 
 def _solved(hessian: Float64, gradient: Float64, damping: float) -> Float64:
-    scale = np.diag(hessian) + 1e-9 * np.trace(hessian) + 1e-12
+    scale: Float64 = np.diag(hessian) + 1e-9 * np.trace(hessian) + 1e-12
     return np.asarray(-np.linalg.solve(hessian + damping * np.diag(scale), gradient))
+
+
+def by_intrinsics(flat: Float64, carm: CArm) -> Float64:
+    """(n, 2, 3): how picture points (n, 2), mm at the isocenter, move with ln SDD and with the principal
+    point's u and v (pixels)."""
+    out = np.zeros((len(flat), 2, 3))
+    out[:, :, 0] = flat
+    out[:, 0, 1] = carm.pitch_mm_row_col[1] * carm.sod_mm / carm.sdd_mm
+    out[:, 1, 2] = carm.pitch_mm_row_col[0] * carm.sod_mm / carm.sdd_mm
+    return out
+
+
+def spread_of_fit(normal: Float64, residual_mm: float, weights: float, independent: float,
+                  carm: CArm) -> Spread | None:
+    """How sure the pose of a fit is: residuals' spread over the independent ones of them, and how the
+    pose follows a wrong SDD or principal point. None where six degrees of freedom are not fixed."""
+    h = normal[:6, :6]
+    if not np.isfinite(h).all() or np.linalg.cond(h) > WORST_CONDITION:
+        return None
+    prior = IntrinsicPrior()
+    inverse = np.linalg.inv(h)
+    sds = np.array([prior.sdd_share, *(prior.principal_mm / p for p in carm.pitch_mm_row_col[::-1])])
+    scale = residual_mm**2 * weights / independent
+    return Spread(np.asarray(inverse * scale, np.float64), inverse @ normal[:6, 6:], sds)
 
 
 def _with_angle(points: Float64, tangents: Float64) -> Float64:
@@ -178,7 +207,7 @@ def _projected(moved: Curves, seen: Seen) -> tuple[Float64, Float64, Float64, Ar
 
 def _residuals(curves: Curves, seen: Seen, pose: Float64,
                scale: float) -> tuple[Float64, Float64, Float64, float] | None:
-    """Residuals (k,), Jacobian (k, 6), weights (k,) and the robust cost of both directions."""
+    """Residuals (k,), Jacobian (k, 9) by pose and intrinsics, weights (k,) and the robust cost of both directions."""
     moved = curves.moved(pose)
     flat, tangent, grad, ok = _projected(moved, seen)
     inside = np.flatnonzero(ok)[seen.in_field(flat[ok])]
@@ -209,7 +238,7 @@ def _residuals(curves: Curves, seen: Seen, pose: Float64,
     turn = np.stack([jac3[:, :, 2] * x[:, None, 1] - jac3[:, :, 1] * x[:, None, 2],
                      jac3[:, :, 0] * x[:, None, 2] - jac3[:, :, 2] * x[:, None, 0],
                      jac3[:, :, 1] * x[:, None, 0] - jac3[:, :, 0] * x[:, None, 1]], axis=-1)
-    jac = np.concatenate([turn, jac3], axis=-1)
+    jac = np.concatenate([turn, jac3, by_intrinsics(flat[index], seen.carm)], axis=-1)
     normal = np.stack([-along[:, 1], along[:, 0]], -1)
     end_on = (along == 0).all(1)
     normal[end_on] = delta[end_on] / np.maximum(np.linalg.norm(delta[end_on], axis=1, keepdims=True), 1e-9)

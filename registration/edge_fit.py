@@ -14,6 +14,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from registration.contours import Contours, Outline
+from registration.curve_fit import by_intrinsics
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.model import View
 
@@ -50,7 +51,7 @@ class Scene:
 class EdgeFit:
     """A pose and how well it explains the picture. agreement: share of the silhouette's border with an
     edge of metal within 1.5 mm, weighed by the edge's clarity at the border itself, 0 to 1; seen: share
-    of border points with an edge; residual_mm: weighted spread; normal: (6, 6) normal equations;
+    of border points with an edge; residual_mm: weighted spread; normal: (9, 9) normal equations of pose and intrinsics;
     in_field: share of the border inside the picture."""
 
     pose: Float64
@@ -71,10 +72,11 @@ def fit_edges(contours: Contours, scene: Scene, pose: Float64, stages: tuple[int
             if found is None:
                 return pose
             r, jacobian, weight, _, _ = found
-            hessian, gradient = (jacobian.T * weight) @ jacobian, jacobian.T @ (weight * r)
+            pull = jacobian[:, :6]
+            hessian, gradient = (pull.T * weight) @ pull, pull.T @ (weight * r)
             scale = np.diag(hessian) + 1e-6 * np.trace(hessian) + 1e-12
             xi = -np.linalg.solve(hessian + damping * np.diag(scale), gradient)
-            xi = xi / max(1.0, np.linalg.norm(xi[:3]) / 0.1, np.linalg.norm(xi[3:]) / 40)
+            xi = xi / max(1.0, float(np.linalg.norm(xi[:3])) / 0.1, float(np.linalg.norm(xi[3:])) / 40)
             pose = Rigid.exp(xi) @ pose
             if np.linalg.norm(xi[:3]) < 2e-4 and np.linalg.norm(xi[3:5]) < 0.02:
                 break
@@ -85,7 +87,7 @@ def judged_edges(contours: Contours, scene: Scene, pose: Float64, stage: int = 2
     """How well a pose explains the picture."""
     found = _edges(contours, scene, pose, stage)
     if found is None:
-        return EdgeFit(pose, 0.0, 0.0, np.inf, np.zeros((6, 6)), 0.0, 0.0)
+        return EdgeFit(pose, 0.0, 0.0, np.inf, np.zeros((9, 9)), 0.0, 0.0)
     r, jacobian, weight, here, in_field = found
     near = (np.abs(r) < 1.5) & (weight > 0.05)
     spread = float(np.sqrt((weight * r * r).sum() / max(weight.sum(), 1e-9)))
@@ -95,7 +97,7 @@ def judged_edges(contours: Contours, scene: Scene, pose: Float64, stage: int = 2
 
 def _edges(contours: Contours, scene: Scene, pose: Float64,
            stage: int) -> tuple[Float64, Float64, Float64, Float64, float] | None:
-    """Residuals (k,) mm, Jacobian (k, 6), weights (k,), edge clarity at the border itself (k,), share in field."""
+    """Residuals (k,) mm, Jacobian (k, 9), weights (k,), edge clarity at the border itself (k,), share in field."""
     outline = contours.outline(scene.carm, pose)
     border = np.flatnonzero(outline.outer)
     if len(border) < 20:
@@ -131,14 +133,15 @@ def _edges(contours: Contours, scene: Scene, pose: Float64,
 
 
 def _jacobian(outline: Outline, border: Array, normals: Float64, carm: CArm) -> Float64:
-    """d (shift along the normal, mm at the isocenter) / d xi, (k, 6)."""
+    """d (shift along the normal, mm at the isocenter) / d pose and intrinsics, (k, 9)."""
     x = outline.carm_points[border]
     pitch = np.array(carm.pitch_mm_row_col[::-1])
     n = normals / pitch  # a direction in pixels as one in mm (equal pitches: the same)
     n = n / np.linalg.norm(n, axis=1, keepdims=True)
     m = carm.sod_mm / (carm.sod_mm - x[:, 2])
     grad = np.stack([n[:, 0] * m, n[:, 1] * m, (n * x[:, :2]).sum(1) * m * m / carm.sod_mm], -1)
-    return np.concatenate([np.cross(x, grad), grad], axis=1)
+    own = np.einsum("ni,nij->nj", n, by_intrinsics(x[:, :2] * m[:, None], carm))
+    return np.concatenate([np.cross(x, grad), grad, own], axis=1)
 
 
 def _in_field(field: Array, pixels: Float64) -> Array:

@@ -14,14 +14,15 @@ from itertools import product
 
 import numpy as np
 
+from registration.confidence import error_at
 from registration.contours import Contours
+from registration.curve_fit import SINGLE_TURN_DEG, spread_of_fit
 from registration.edge_fit import EdgeFit, Scene, ShiftSearch, fit_edges, judged_edges
 from registration.errors import BadInput
 from registration.geometry import Float64, Rigid, carm_from_patient_at
 from registration.model import Settings, Start, View
 from registration.result import Outcome, Registration
 from registration.shapes import Mesh
-from registration.single_view import SINGLE_TURN_DEG, error_at, intrinsics_covariance
 from registration.voxelize import implant_volume
 
 __all__ = ["ImplantModel", "implant_volume"]
@@ -164,14 +165,14 @@ class ImplantModel:
         numbers = {"agreement": f.agreement, "seen": f.seen, "residual_mm": f.residual_mm, "in_field": f.in_field}
         if twins:
             numbers["twin_agreement"] = twins[0].agreement
-        if np.linalg.cond(f.normal) > 1e12:
+        independent = max(6.0, 2 * self.outline_mm / CORRELATION_MM)
+        spread = spread_of_fit(f.normal, max(f.residual_mm, 0.1), f.weights, independent, scene.carm)
+        others = tuple(t.pose for t in twins)
+        if spread is None:
             return Registration(Outcome.AMBIGUOUS, "the outline seen does not fix all six degrees of freedom; "
                                 "turn the C-arm", f.pose, similarity=f.agreement, start=best.start,
-                                alternatives=tuple(t.pose for t in twins), quality=numbers)
-        independent = max(6.0, 2 * self.outline_mm / CORRELATION_MM)
-        inner = np.linalg.inv(f.normal) * max(f.residual_mm, 0.1) ** 2 * f.weights / independent
-        covariance = inner + intrinsics_covariance(scene.carm, f.pose, self.target_mm)
-        error = error_at(scene.carm, f.pose, covariance, self.target_mm)
+                                alternatives=others, quality=numbers)
+        error = error_at(spread, scene.carm, f.pose, self.target_mm)
         why = ""
         if twins and twins[0].agreement > f.agreement - TWIN_MARGIN:
             why = (f"the implant turned by {Rigid.angle_deg(twins[0].pose @ Rigid.inverse(f.pose)):.0f} degrees fits "
@@ -181,8 +182,8 @@ class ImplantModel:
                    f"{settings.tolerance_mm:g} mm; show more of the implant")
         outcome = Outcome.AMBIGUOUS if why else Outcome.ACCEPTED
         why = why or f"{f.seen:.0%} of the outline lies on edges of metal, {f.residual_mm:.2f} mm away on average"
-        return Registration(outcome, why, f.pose, covariance, error, f.agreement, best.start,
-                            alternatives=tuple(t.pose for t in twins) if outcome is Outcome.AMBIGUOUS else (),
+        return Registration(outcome, why, f.pose, spread.covariance, error, f.agreement, best.start,
+                            alternatives=others if outcome is Outcome.AMBIGUOUS else (),
                             quality=numbers)
 
 

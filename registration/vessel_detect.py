@@ -59,7 +59,8 @@ def detect_vessels(view: View, widest_mm: float = 8.0) -> Skeleton:
     skeleton = thinned(mask)
     rows, cols = np.nonzero(skeleton)
     if len(rows) == 0:
-        return Skeleton(*(np.zeros((0, 2)) for _ in range(3)), np.zeros(0), 0.0, noise, field)
+        none = np.zeros((0, 2))
+        return Skeleton(none, none, none, np.zeros(0), 0.0, noise, field)
     pixels = np.stack([cols, rows], axis=-1).astype(np.float64)
     half = ndimage.distance_transform_edt(mask)[rows, cols] * mm
     return Skeleton(mm_of_pixels(view, pixels), pixels, _tangents(mask, rows, cols, 2.0 / mm), half,

@@ -13,14 +13,14 @@ from itertools import product
 
 import numpy as np
 
-from registration.curve_fit import Curves, Fit, Seen, fit, judged
+from registration.confidence import error_at
+from registration.curve_fit import SINGLE_TURN_DEG, Curves, Fit, Seen, fit, judged, spread_of_fit
 from registration.errors import BadInput
 from registration.geometry import Float64, Rigid, carm_from_patient_at
 from registration.line_search import best_shifts
 from registration.model import Settings, Start, View
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.shapes import Mesh, Polylines
-from registration.single_view import SINGLE_TURN_DEG, error_at, intrinsics_covariance
 from registration.vessel_detect import Skeleton, detect_vessels
 
 STEP_MM = 0.5  # between model points: half of what the fit resolves
@@ -194,8 +194,9 @@ def _gated(model: VesselModel, view: View, skeleton: Skeleton, best: _Answer, tw
             f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast",
             start=best.start, similarity=-f.cost)
     target = model.target_mm if model.target_given else _middle(model.curves, f, view)
-    covariance = _covariance(target, view, skeleton, f)
-    error = None if covariance is None else error_at(view.carm, f.pose, covariance, target)
+    length = len(skeleton) * view.carm.mm_per_px_at_isocenter
+    spread = spread_of_fit(f.normal, f.residual_mm, f.weights, max(1.0, length / CORRELATION_MM), view.carm)
+    error = None if spread is None else error_at(spread, view.carm, f.pose, target)
     why, others = _doubt(f, twin, reflected, error, settings)
     outcome = Outcome.AMBIGUOUS if why else Outcome.ACCEPTED
     why = why or f"{f.explained:.0%} of the vessels seen lie on the tree, {f.seen_mm:.2f} mm away on average"
@@ -203,7 +204,7 @@ def _gated(model: VesselModel, view: View, skeleton: Skeleton, best: _Answer, tw
         numbers["mirror_ratio"] = f.cost / max(twin.cost, 1e-9)
     if reflected is not None:
         numbers["reflected_ratio"] = f.cost / max(reflected.cost, 1e-9)
-    return Registration(outcome, why, f.pose, covariance, error, -f.cost, best.start,
+    return Registration(outcome, why, f.pose, None if spread is None else spread.covariance, error, -f.cost, best.start,
                         alternatives=others, quality=numbers)
 
 
@@ -223,17 +224,6 @@ def _doubt(f: Fit, twin: Fit | None, reflected: Fit | None, error: ErrorEstimate
         return (f"the expected error {error.projected_mm:.1f} mm exceeds the tolerance "
                 f"{settings.tolerance_mm:g} mm; show more of the tree", (f.pose,))
     return "", ()
-
-
-def _covariance(target_mm: Float64, view: View, skeleton: Skeleton, f: Fit) -> Float64 | None:
-    """(6, 6): spread of the residuals over the independent ones, and what one view cannot see."""
-    length = len(skeleton) * view.carm.mm_per_px_at_isocenter
-    independent = max(1.0, length / CORRELATION_MM)
-    weights = float(f.weights)
-    if np.linalg.cond(f.normal) > 1e12:
-        return None
-    inner = np.linalg.inv(f.normal) * f.residual_mm**2 * weights / independent
-    return inner + intrinsics_covariance(view.carm, f.pose, target_mm)
 
 
 # --------------------------------------------------------------------------------------------------
