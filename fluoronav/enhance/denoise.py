@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 
 from fluoronav.enhance import kernels
-from fluoronav.enhance.noise import quiet_median
+from fluoronav.enhance.noise import quiet_mean, quiet_median
 from fluoronav.enhance.work import Work
 from registration.geometry import Array
 
 # what white noise of unit variance does (10^6 samples; a test repeats it)
 WHITE_EVIDENCE, WHITE_LINE, WHITE_POINT = 0.2847, 0.4440, 0.6017
-WHITE_BASE_VAR, WHITE_DETAIL_VAR, WHITE_CROSS = 0.0750, 0.7943, 0.0660
+WHITE_LEFT, WHITE_KEPT = 0.45, 0.30
+MEDIAN_OF_NORMAL = 0.6745  # median magnitude over standard deviation
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
 STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
@@ -43,14 +44,14 @@ class DenoiseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Medians of evidence, line and point detail, and second moments of base and detail, for noise alone."""
+    """What noise alone does: medians of evidence, line and point detail; `left`: variance after the spatial
+    part; `kept`: mean share of the detail that it keeps."""
 
     evidence: float = WHITE_EVIDENCE
     line: float = WHITE_LINE
     point: float = WHITE_POINT
-    base_var: float = WHITE_BASE_VAR
-    detail_var: float = WHITE_DETAIL_VAR
-    cross: float = WHITE_CROSS
+    left: float = WHITE_LEFT
+    kept: float = WHITE_KEPT
     frames: int = 0
 
 
@@ -83,14 +84,13 @@ class Denoise:
         else:
             before, doubt = self._before(state, item)
             if state.previous is not None and item.excess == 1 and item.law_before is None:
-                calibration = calibrated(calibration, y, state.previous, item.frame.valid)
+                calibration = calibrated(calibration, y, state.previous, item.frame.valid, self.settings)
             before, stepped = exposure_followed(before, y, item.frame.valid)
             if stepped:
                 badges = (*badges, "exposure step followed")
             mean, variance = self._temporal(y, before, doubt, item, calibration)
         clean, kept = self._spatial(mean, variance, calibration)
-        out_variance = variance * (calibration.base_var + kept * kept * calibration.detail_var
-                                   + 2 * kept * calibration.cross)
+        out_variance = variance * share_left(kept, calibration)
         learning = y if calibration.frames < 4 and item.excess == 1 else None
         return (DenoiseState(mean, variance, calibration, learning),
                 replace(item, clean=clean, variance=out_variance, fresh=variance, badges=badges))
@@ -145,23 +145,35 @@ def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]
     return mean + np.interp(mean, centers, shifts).astype(np.float32), True
 
 
-def calibrated(old: Calibration, y: Array, previous: Array, valid: Array) -> Calibration:
+def share_left(kept: Array, calibration: Calibration) -> Array:
+    """Share of the variance (rows, columns) that the spatial part left, from the detail kept around a pixel.
+
+    Between what it leaves of noise alone and all of it, where structure made it keep everything. The
+    average over 9x9 pixels, because a pixel keeps its detail where its own noise happens to be large.
+    """
+    around = cv2.blur(kept, (9, 9))
+    structure = np.clip((around - calibration.kept) / max(1 - calibration.kept, 1e-3), 0, 1)
+    return calibration.left + (1 - calibration.left) * structure
+
+
+def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settings: DenoiseSettings) -> Calibration:
     """The calibration with one more difference of frames in its running mean."""
     change = (y - previous) / np.float32(np.sqrt(2))
-    base, detail, along = kernels.parts(change)
-    evidence = kernels.evidence(change, np.zeros_like(change), np.zeros_like(change), 1.0)
-    whole = quiet_median(change, valid) / 0.6745 or 1.0
-    found = {
-        "evidence": _bounded(quiet_median(evidence, valid) / whole, WHITE_EVIDENCE),
-        "line": _bounded(quiet_median(along, valid) / whole, WHITE_LINE),
-        "point": _bounded(quiet_median(detail, valid) / whole, WHITE_POINT),
-        "base_var": _bounded((quiet_median(base, valid) / 0.6745 / whole) ** 2, WHITE_BASE_VAR, 4.0)}
-    found["detail_var"] = min((found["point"] / 0.6745) ** 2, 1.0)
-    found["cross"] = max((1 - found["base_var"] - found["detail_var"]) / 2, 0.0)
+    none = np.zeros_like(change)
+    whole = quiet_median(change, valid) or 1.0
+    _, detail, along = kernels.parts(change)
+    evidence = quiet_median(kernels.evidence(change, none, none, 1.0), valid) / whole * MEDIAN_OF_NORMAL
+    line = _bounded(quiet_median(along, valid) / whole * MEDIAN_OF_NORMAL, WHITE_LINE)
+    point = _bounded(quiet_median(detail, valid) / whole * MEDIAN_OF_NORMAL, WHITE_POINT)
+    s = settings
+    clean, kept = kernels.spatial(change, none + np.float32((whole / MEDIAN_OF_NORMAL) ** 2), 1 / line, 1 / point,
+                                  s.detail_low, s.detail_high, s.detail_least)
+    found = {"evidence": _bounded(evidence, WHITE_EVIDENCE), "line": line, "point": point,
+             "left": min(quiet_mean(clean**2, valid) / (whole / MEDIAN_OF_NORMAL) ** 2, 1.0), "kept": quiet_mean(kept, valid)}
     share = 1 / (old.frames + 1)
     mixed = {key: (1 - share) * getattr(old, key) + share * value for key, value in found.items()}
     return Calibration(**mixed, frames=old.frames + 1)
 
 
-def _bounded(value: float, white: float, most: float = MOST_CORRELATED) -> float:
-    return min(max(value, 0.6 * white), most * white)
+def _bounded(value: float, white: float) -> float:
+    return min(max(value, 0.6 * white), MOST_CORRELATED * white)

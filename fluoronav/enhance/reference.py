@@ -68,7 +68,8 @@ def temporal(y: Array, evidence: Array, m: Array, v: Array, frame: float, scale:
     g = smoothstep(widened(evidence) * np.float32(scale), low, high)
     ignorance = (1 - g) * v + g * UNKNOWN
     a = np.maximum(ignorance / (ignorance + np.float32(frame)), np.float32(floor / frame)).astype(np.float32)
-    return (m + a * (y - m)).astype(np.float32), (a * np.float32(frame)).astype(np.float32)
+    after = (1 - a) ** 2 * ignorance + a * a * np.float32(frame)
+    return (m + a * (y - m)).astype(np.float32), after.astype(np.float32)
 
 
 def parts(m: Array) -> tuple[Array, Array, Array]:

@@ -5,7 +5,7 @@
 //   d = y - m is blurred by a 3x3 binomial and averaged along twelve line directions of 11 pixels; the
 //   largest mean over its standard deviation is the evidence of change z. Evidence opens the gate g,
 //   the gate gives the state back its ignorance, v' = (1 - g) v + g * kUnknown, and then
-//   a = max(v' / (v' + R), floor / R), m += a d, v = a R; R is the frame's own variance, 1 unless it is a noisy one. A line moves: along it z is 3 to 4 times what a
+//   a = max(v' / (v' + R), floor / R), m += a d, v = (1 - a)^2 v' + a^2 R; R is the frame's own variance, 1 unless it is a noisy one. A line moves: along it z is 3 to 4 times what a
 //   single pixel shows, so a wire of half the noise's height a pixel is seen in the frame it moves in.
 // spatial: m = base + detail with a 5x5 binomial base; detail is kept where it stands along a line (or
 //   alone) above what variance v explains, or beside such a line; `least` of it stays everywhere.
@@ -66,7 +66,7 @@ static void update(const float* __restrict y, const float* __restrict evidence, 
         const float least = floor / frame;
         a = a > least ? a : least;
         m_out[i] = m[i] + a * (y[i] - m[i]);
-        v_out[i] = a * frame;
+        v_out[i] = (1 - a) * (1 - a) * ignorance + a * a * frame;
     }
 }
 
