@@ -61,7 +61,7 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     prior = prior or IntrinsicPrior()
     pitch_v, pitch_u = carm.pitch_mm_row_col
     sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    normal = similarity.evaluate(moving, fixed, weight, np.concatenate([jacobian, _by_intrinsics(moving, carm)])).normal
+    normal = similarity.evaluate(moving, fixed, weight, np.concatenate([jacobian, _by_intrinsics(jacobian, carm)])).normal
     unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
     if normal is None or not np.isfinite(normal.hessian).all():
         return unseen
@@ -111,9 +111,23 @@ def length_bound(covariance: Float64, share: float = 0.95) -> float:
     return float(np.sqrt(stats.gamma.ppf(share, mean**2 / variance, scale=variance / mean)))
 
 
-def _by_intrinsics(moving: Array, carm: CArm) -> Array:
-    """(3, h, w): derivatives of a computed picture by ln SDD and by the principal point's u and v, px."""
-    by_v, by_u = np.gradient(moving)
+def _by_intrinsics(jacobian: Array, carm: CArm) -> Array:
+    """(3, h, w): derivatives of a computed picture by ln SDD and by the principal point's u and v, px.
+
+    They need the picture's derivatives by u and v, taken from the Jacobian (6, h, w) instead of from
+    neighbouring pixels, so that both lose the same to sampling. A turn about the source only moves the
+    picture: with a = x / (SOD - z), b = y / (SOD - z) a turn by w moves it by
+    (-wy - wz b + a (wx b - wy a), wx + wz a + b (wx b - wy a)); the turns about x and y give two equations.
+    """
+    pitch_v, pitch_u = carm.pitch_mm_row_col
     cu, cv = carm.principal_px_u_v
-    v, u = np.mgrid[: carm.shape[0], : carm.shape[1]].astype(np.float32)
-    return np.stack([-(u - np.float32(cu)) * by_u - (v - np.float32(cv)) * by_v, -by_u, -by_v]).astype(np.float32)
+    a = ((np.arange(carm.shape[1], dtype=np.float32) - np.float32(cu)) * np.float32(pitch_u / carm.sdd_mm))[None, :]
+    b = ((np.arange(carm.shape[0], dtype=np.float32) - np.float32(cv)) * np.float32(pitch_v / carm.sdd_mm))[:, None]
+    # a turn w about the source s is one about the isocenter and the shift -w x s
+    about_x = jacobian[0] + np.float32(carm.sod_mm) * jacobian[4]
+    about_y = jacobian[1] - np.float32(carm.sod_mm) * jacobian[3]
+    whole = 1 + a * a + b * b
+    by_a = (a * b * about_x + (1 + b * b) * about_y) / whole
+    by_b = (-a * b * about_y - (1 + a * a) * about_x) / whole
+    return np.stack([-a * by_a - b * by_b, -by_a * np.float32(pitch_u / carm.sdd_mm),
+                     -by_b * np.float32(pitch_v / carm.sdd_mm)]).astype(np.float32)

@@ -69,7 +69,7 @@ class Correlation:
 
     gradient: bool = False
     patch_px: int | None = None
-    floor: float = 0.1
+    floor: float = 0.01
     score_px: int = 16
 
     def evaluate(self, moving: Array, fixed: Array, weight: Array, jacobian: Array | None = None) -> Likeness:

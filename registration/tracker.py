@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where did it move to since the last frame? One pure step: (state, view) -> (state, Registration)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from registration.geometry import Float64, Rigid, read_only
+from registration.model import Model, Settings, Start, View
+from registration.result import Outcome, Registration
+
+# Breathing is smooth over frames, a hand is not: half of the last motion is expected again.
+_INERTIA = 0.5
+# After a loss the wide registration is tried at these frames, then at every 16th: it costs several times a
+# tracked frame, and a picture that showed nothing a moment ago seldom does now.
+_WIDE_AT = frozenset({1, 2, 4, 8})
+_WIDE_EVERY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerState:
+    """What one frame leaves for the next: the last accepted pose, its motion per frame (xi, C-arm frame),
+    frames missed since, and frames accepted in a row."""
+
+    carm_from_patient: Float64
+    motion: Float64 = field(default_factory=lambda: np.zeros(6))
+    missed: int = 0
+    streak: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "carm_from_patient", read_only(self.carm_from_patient, np.float64))
+        object.__setattr__(self, "motion", read_only(self.motion, np.float64))
+
+    @property
+    def predicted(self) -> Float64:
+        """Where the patient is expected in the next frame."""
+        return Rigid.exp(_INERTIA * self.motion) @ self.carm_from_patient
+
+
+class Tracker:
+    """Follows a model from frame to frame. Holds no state: equal inputs give equal outputs, bit for bit."""
+
+    def __init__(self, model: Model, settings: Settings | None = None) -> None:
+        self.model = model
+        self.settings = settings or Settings()
+
+    def step(self, state: TrackerState | None, view: View, *, start: Start | None = None) -> tuple[
+            TrackerState | None, Registration]:
+        """One frame. `start` (angles, search, a person's nudge, a moved C-arm) overrides the state.
+
+        The state is None until something was accepted; LOST keeps the last accepted pose in the state, so
+        that the patient is found again where he was, but never hands it out.
+        """
+        if start is not None:
+            return self._settled(state, self.model.register(view, [start], self.settings), fresh=True)
+        if state is None:
+            return None, Registration.lost("nothing was registered yet: give the gantry's angles or search")
+        result = self.model.track(view, Start(state.predicted, "last"), self.settings)
+        if result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
+            wide = self.model.register(view, [Start(state.carm_from_patient, "last")], self.settings)
+            if wide.outcome is Outcome.ACCEPTED or result.outcome is Outcome.LOST:
+                return self._settled(state, wide, fresh=True)
+        return self._settled(state, result, fresh=state.missed > 0)
+
+    @staticmethod
+    def _wide(missed: int) -> bool:
+        return missed in _WIDE_AT or missed % _WIDE_EVERY == 0
+
+    @staticmethod
+    def _settled(state: TrackerState | None, result: Registration, *, fresh: bool) -> tuple[
+            TrackerState | None, Registration]:
+        """The state that follows; a pose found anew has no motion yet."""
+        if result.outcome is not Outcome.ACCEPTED or result.carm_from_patient is None:
+            if state is None:
+                return None, result
+            return TrackerState(state.carm_from_patient, np.zeros(6), state.missed + 1, 0), result
+        pose = result.carm_from_patient
+        if fresh or state is None:
+            return TrackerState(pose, np.zeros(6), 0, 1), result
+        motion = Rigid.log(pose @ Rigid.inverse(state.carm_from_patient))
+        return TrackerState(pose, motion, 0, state.streak + 1), result
