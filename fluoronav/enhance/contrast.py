@@ -40,14 +40,16 @@ class Contrast:
         """Adds values, line_integrals, sigma, display, raw_display, i0 and relative to the item."""
         law, frame, clean, variance = item.law, item.frame, item.clean, item.variance
         assert law is not None and clean is not None and variance is not None
-        values = kernels.lookup(clean, law.restore, law.start, law.step)
+        untouched = item.fresh is None  # nothing was denoised: the raw frame, bit for bit
+        values = (frame.pixels.astype(np.float32) if untouched
+                  else kernels.lookup(clean, law.restore, law.start, law.step))
         i0, source = _unattenuated(frame, values, state)
         p_table, s_table = _tables(law, frame, i0)
-        p = kernels.lookup(clean, p_table, law.start, law.step)
+        raw = line_integral_of(np.arange(law.forward.size, dtype=np.float64), frame, i0).astype(np.float32)
+        p = np.take(raw, frame.pixels) if untouched else kernels.lookup(clean, p_table, law.start, law.step)
         sigma = kernels.lookup(clean, s_table, law.start, law.step) * np.sqrt(variance)
         low, high = _window(p, frame.valid, state)
-        raw = line_integral_of(np.arange(law.forward.size, dtype=np.float64), frame, i0)
-        grey = kernels.window(np.ascontiguousarray(raw[None], np.float32), low, high)[0]
+        grey = kernels.window(raw[None], low, high)[0]
         return ContrastState(low, high, i0, source), replace(
             item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(p, low, high),
             raw_display=np.take(grey, frame.pixels), i0=i0, i0_source=source,

@@ -112,8 +112,8 @@ class Denoise:
             other, doubt = kernels.moved(mean, variance, item.flow, item.trusted, REMAPPED)
             mean, variance = kernels.chosen(y, mean, variance, other, doubt, item.excess)
         evidence = kernels.evidence(y, mean, variance, item.excess)
-        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, item.excess, scale, s.gate_low, s.gate_high,
-                                                    s.floor)
+        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, item.excess, scale, s.gate_low,
+                                                    s.gate_high, s.floor)
         return out
 
     def _spatial(self, mean: Array, variance: Array, calibration: Calibration) -> tuple[Array, Array]:
@@ -169,7 +169,8 @@ def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settin
     clean, kept = kernels.spatial(change, none + np.float32((whole / MEDIAN_OF_NORMAL) ** 2), 1 / line, 1 / point,
                                   s.detail_low, s.detail_high, s.detail_least)
     found = {"evidence": _bounded(evidence, WHITE_EVIDENCE), "line": line, "point": point,
-             "left": min(quiet_mean(clean**2, valid) / (whole / MEDIAN_OF_NORMAL) ** 2, 1.0), "kept": quiet_mean(kept, valid)}
+             "left": min(quiet_mean(clean**2, valid) / (whole / MEDIAN_OF_NORMAL) ** 2, 1.0),
+             "kept": quiet_mean(kept, valid)}
     share = 1 / (old.frames + 1)
     mixed = {key: (1 - share) * getattr(old, key) + share * value for key, value in found.items()}
     return Calibration(**mixed, frames=old.frames + 1)
