@@ -18,6 +18,7 @@ Progress = Callable[[float, str], None]
 # name -> (module, what it measures)
 BENCHES: dict[str, tuple[str, str]] = {
     "real": ("fluoronav.bench.real", "registration on the real images: vessel phantom, knee implant, chest CT"),
+    "enhance": ("fluoronav.bench.enhance", "noise, a moving wire in real noise, speed of the chain"),
 }
 
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enhancement on real noise and real damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_xa_codings import GEOMETRY, PIXELS
+from typer.testing import CliRunner
+
+from fluoronav.bench.enhance import chain_filter
+from fluoronav.bench.wire import measure
+from fluoronav.cli.app import app
+from fluoronav.enhance.derive import enhance_path
+from fluoronav.imaging import open_run
+from registration.errors import BadInput
+from registration.geometry import Array
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize("name", [*GEOMETRY, *PIXELS])
+def test_every_damaged_file_is_warned_of_or_refused(shared_data: Path, tmp_path: Path, name: str) -> None:
+    source, output = shared_data / "xa_codings" / "bad" / f"{name}.dcm", tmp_path / "out.dcm"
+    result = CliRunner().invoke(app, ["enhance", str(source), str(output)])
+    if name in GEOMETRY:
+        assert result.exit_code == 0 and output.exists()
+        assert f"{name}.dcm" in result.output and "not needed to enhance" in result.output
+        assert open_run(output).frames[0].pixels.shape == (512, 512)
+    else:
+        assert isinstance(result.exception, BadInput)  # main() turns it into one sentence and exit code 2
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_wire_in_real_noise_is_kept_while_the_noise_goes(shared_data: Path) -> None:
+    run = np.stack([frame.pixels for frame in open_run(shared_data / "vessel_phantom" / "IM1").frames])
+    both = [measure(run, chain_filter(), seed) for seed in (0, 1)]
+    kept, noise, new, ghost = (float(np.mean([getattr(f, key) for f in both]))
+                               for key in ("kept", "noise_left", "new_place", "ghost"))
+    assert kept > 0.85 and noise < 0.30
+    assert new > 0.75 and ghost < 0.03
+
+    def recursive(frames: Iterator[Array]) -> Iterator[Array]:
+        mean = None
+        for x in frames:
+            mean = x if mean is None else mean + 0.5 * (x - mean)
+            yield mean
+
+    plain = measure(run, recursive, seed=3)
+    assert plain.kept < 0.6  # the measure tells a filter that smears
+
+
+def test_a_real_wire_and_old_uids_go_through(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "xa_cines" / "atherectomy_catheter_12f_jpeg_lossless.dcm"
+    enhance_path(source, tmp_path / "a.dcm")
+    before, after = open_run(source), open_run(tmp_path / "a.dcm")
+    assert len(after.frames) == 12 and after.frames[5].angles == before.frames[5].angles
+    change = after.frames[11].pixels.astype(float) - before.frames[11].pixels
+    assert np.abs(change).max() < 12 and abs(change.mean()) < 0.3  # grey steps: noise of 0.8 goes, no structure
