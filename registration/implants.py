@@ -122,7 +122,7 @@ class ImplantModel:
         coarse.sort(key=lambda a: -a.fit.agreement)
         kept: list[_Answer] = []
         for a in coarse:
-            if all(Rigid.angle_deg(a.fit.pose @ Rigid.inverse(k.fit.pose)) > 0.7 for k in kept):
+            if all(_turned(a.fit.pose, k.fit.pose) > 0.7 for k in kept):
                 kept.append(a)
         best = max((self._fine(scene, a.fit.pose, a.start) for a in kept[:3]), key=lambda a: a.fit.agreement)
         if best.fit.agreement < LEAST_AGREEMENT or best.fit.seen < LEAST_SEEN:
@@ -131,8 +131,12 @@ class ImplantModel:
                 f"agreement {best.fit.agreement:.2f}; check implant, side and start",
                 start=best.start, similarity=best.fit.agreement)
         twins = self._twins(scene, best.fit.pose)
-        if twins and twins[0].agreement > best.fit.agreement:
-            best, twins = _Answer(twins[0], best.start), [best.fit, *twins[1:]]
+        if twins and twins[0].agreement > best.fit.agreement - TWIN_MARGIN:
+            # where a twin is near, the answer may itself be one: its twin's twins are looked at too
+            near = [best.fit, twins[0], *twins[1:], *self._twins(scene, twins[0].pose)]
+            near.sort(key=lambda f: -f.agreement)
+            twins = [f for f in near[1:] if _turned(f.pose, near[0].pose) > SINGLE_TURN_DEG]
+            best = _Answer(near[0], best.start)
         return self._gated(scene, best, twins, settings)
 
     def _fine(self, scene: Scene, pose: Float64, start: str) -> _Answer:
@@ -153,11 +157,11 @@ class ImplantModel:
                 about[:3, :3], about[:3, 3] = turn, center - turn @ center
                 other = fit_edges(self.rough, scene, about @ pose, (1,))
                 rough = judged_edges(self.rough, scene, other)
-                if Rigid.angle_deg(other @ Rigid.inverse(pose)) > SINGLE_TURN_DEG:
+                if _turned(other, pose) > SINGLE_TURN_DEG:
                     found.append(rough)
         found.sort(key=lambda f: -f.agreement)
         fine = [self._fine(scene, f.pose, "twin").fit for f in found[:2]]
-        fine = [f for f in fine if Rigid.angle_deg(f.pose @ Rigid.inverse(pose)) > SINGLE_TURN_DEG]
+        fine = [f for f in fine if _turned(f.pose, pose) > SINGLE_TURN_DEG]
         return sorted(fine, key=lambda f: -f.agreement)
 
     def _gated(self, scene: Scene, best: _Answer, twins: Sequence[EdgeFit], settings: Settings) -> Registration:
@@ -175,7 +179,7 @@ class ImplantModel:
         error = error_at(spread, scene.carm, f.pose, self.target_mm)
         why = ""
         if twins and twins[0].agreement > f.agreement - TWIN_MARGIN:
-            why = (f"the implant turned by {Rigid.angle_deg(twins[0].pose @ Rigid.inverse(f.pose)):.0f} degrees fits "
+            why = (f"the implant turned by {_turned(twins[0].pose, f.pose):.0f} degrees fits "
                    f"nearly as well (agreement {twins[0].agreement:.2f} against {f.agreement:.2f}): take a second view")
         elif not error.projected_mm <= settings.tolerance_mm:
             why = (f"the expected error {error.projected_mm:.1f} mm exceeds the tolerance "
@@ -185,6 +189,11 @@ class ImplantModel:
         return Registration(outcome, why, f.pose, spread.covariance, error, f.agreement, best.start,
                             alternatives=others if outcome is Outcome.AMBIGUOUS else (),
                             quality=numbers)
+
+
+def _turned(a: Float64, b: Float64) -> float:
+    """Rotation between two poses, degrees."""
+    return Rigid.angle_deg(a @ Rigid.inverse(b))
 
 
 def _directions() -> list[tuple[float, float]]:

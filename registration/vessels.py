@@ -28,9 +28,11 @@ COARSE_SCALES_MM = (8.0, 4.0, 2.0)
 FINE_SCALES_MM = (2.0, 1.0, 0.6)
 TURN_DEG = 9.0  # of the proposals about a start; the coarse fit closes half of it and more
 DEPTH_SHARE = 0.1  # of the proposals along the ray, of the source distance: 10 % of magnification
-CORRELATION_MM = 5.0  # residuals along a vessel are alike over this length: fewer independent ones
+CORRELATION_MM = 30.0  # a skeleton errs alike along a stretch of vessel (slope of the background, bends): simulated
 SHORTEST_SEEN_MM = 25.0  # of vessels in the picture: less does not tell a pose
-MIRROR_RATIO = 0.75  # accepted only if the residual is at most this share of the mirror's
+MIRROR_RATIO = 0.75  # accepted only if the cost is at most this share of the depth-reversed pose's
+REFLECTED_RATIO = 0.95  # and of the mirror image's: no motion makes one, so a small lead is enough
+FARTHEST_DEG = 30.0  # from the gantry's angles: patients do not lie that much askew
 WORST_SEEN_MM = 1.5  # mean distance of a fit that may be accepted
 LEAST_EXPLAINED, LEAST_FILLED = 0.7, 0.35
 
@@ -38,7 +40,7 @@ LEAST_EXPLAINED, LEAST_FILLED = 0.7, 0.35
 @dataclass(frozen=True, slots=True)
 class _Answer:
     fit: Fit
-    start: str
+    start: Start
 
 
 class VesselModel:
@@ -129,7 +131,7 @@ class VesselModel:
         coarse = []
         for start in proposals:
             pose = fit(few, thin, start.carm_from_patient, COARSE_SCALES_MM, 8)
-            coarse.append(_Answer(judged(few, thin, pose), start.name))
+            coarse.append(_Answer(judged(few, thin, pose), start))
         kept = _distinct(sorted(coarse, key=lambda a: a.fit.cost), 3)
         best = min((self._refined(seen, a.fit.pose, a.start) for a in kept), key=lambda a: a.fit.cost)
         twin = self._mirrored(seen, best.fit.pose, proper=True)
@@ -138,7 +140,7 @@ class VesselModel:
         reflected = self._mirrored(seen, best.fit.pose, proper=False)
         return _gated(self, view, skeleton, best, twin, reflected, settings)
 
-    def _refined(self, seen: Seen, pose: Float64, start: str) -> _Answer:
+    def _refined(self, seen: Seen, pose: Float64, start: Start) -> _Answer:
         pose = fit(self.curves.every(1200), seen, pose, FINE_SCALES_MM, 12)
         return _Answer(judged(self.curves, seen, pose), start)
 
@@ -192,32 +194,37 @@ def _gated(model: VesselModel, view: View, skeleton: Skeleton, best: _Answer, tw
         return Registration.lost(
             f"the tree does not fit the vessels seen: {f.explained:.0%} of them explained, mean distance "
             f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast",
-            start=best.start, similarity=-f.cost)
+            start=best.start.name, similarity=-f.cost)
     target = model.target_mm if model.target_given else _middle(model.curves, f, view)
     length = len(skeleton) * view.carm.mm_per_px_at_isocenter
     spread = spread_of_fit(f.normal, f.residual_mm, f.weights, max(1.0, length / CORRELATION_MM), view.carm)
     error = None if spread is None else error_at(spread, view.carm, f.pose, target)
-    why, others = _doubt(f, twin, reflected, error, settings)
+    why, others = _doubt(f, twin, reflected, error, best.start, settings)
     outcome = Outcome.AMBIGUOUS if why else Outcome.ACCEPTED
     why = why or f"{f.explained:.0%} of the vessels seen lie on the tree, {f.seen_mm:.2f} mm away on average"
     if twin is not None:
         numbers["mirror_ratio"] = f.cost / max(twin.cost, 1e-9)
     if reflected is not None:
         numbers["reflected_ratio"] = f.cost / max(reflected.cost, 1e-9)
-    return Registration(outcome, why, f.pose, None if spread is None else spread.covariance, error, -f.cost, best.start,
+    covariance = None if spread is None else spread.covariance
+    return Registration(outcome, why, f.pose, covariance, error, -f.cost, best.start.name,
                         alternatives=others, quality=numbers)
 
 
 def _doubt(f: Fit, twin: Fit | None, reflected: Fit | None, error: ErrorEstimate | None,
-           settings: Settings) -> tuple[str, tuple[Float64, ...]]:
+           start: Start, settings: Settings) -> tuple[str, tuple[Float64, ...]]:
     """(why the pose cannot be accepted, other poses); an empty sentence where it can."""
-    if reflected is not None and f.cost > reflected.cost:
-        return ("the mirror image of the tree fits better "
+    if reflected is not None and f.cost > REFLECTED_RATIO * reflected.cost:
+        return ("the mirror image of the tree fits as well "
                 f"({reflected.seen_mm:.2f} against {f.seen_mm:.2f} mm): the picture may be seen from the other "
                 "side (check --seen-from) or depth be reversed; take a second view", (f.pose,))
     if twin is not None and f.cost > MIRROR_RATIO * twin.cost:
         return (f"a pose with depth reversed fits nearly as well ({twin.seen_mm:.2f} against {f.seen_mm:.2f} mm): "
                 "one view does not tell them apart; turn the C-arm by 20 degrees and register again", (twin.pose,))
+    askew = Rigid.angle_deg(f.pose @ Rigid.inverse(start.carm_from_patient))
+    if start.name == "angles" and askew > FARTHEST_DEG:
+        return (f"the tree would lie {askew:.0f} degrees askew from the gantry's angles: check patient, angles and "
+                "--angles-in", (f.pose,))
     if error is None:
         return "the vessels seen do not fix all six degrees of freedom; show more of the tree", (f.pose,)
     if not error.projected_mm <= settings.tolerance_mm:

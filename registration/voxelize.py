@@ -60,8 +60,8 @@ def inside_along(triangles: Float64, shape: tuple[int, ...], axis: int) -> Array
     a, b, c = (flat[at, n] for n in range(3))
     area = _cross(b - a, c - a)
     w1, w2 = _cross(ij - a, c - a), _cross(b - a, ij - a)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        w1, w2 = w1 / area, w2 / area
+    edge_on = area == 0
+    w1, w2 = (np.where(edge_on, -1.0, w / np.where(edge_on, 1.0, area)) for w in (w1, w2))
     hit = (w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)
     hit &= ((ij >= 0) & (ij < np.array(shape)[other])).all(axis=1)
     at, ij, w1, w2 = at[hit], ij[hit], w1[hit], w2[hit]
