@@ -88,7 +88,7 @@ def _error_over_recursive(runs: dict[str, Array]) -> Figure:
             inside = np.s_[16:-16, 16:-16]
             error = [float(np.sqrt(np.mean((x[k] - rest)[inside] ** 2))) for x in (ours, theirs)]
             ratios.append(error[0] / error[1])
-    return Figure(float(np.mean(ratios)), "ratio", len(ratios), f"recursive weight {RECURSIVE}; not matched in sharpness")
+    return Figure(float(np.mean(ratios)), "ratio", len(ratios), f"weight {RECURSIVE}; sharpness not matched")
 
 
 def _speed(progress: Progress) -> dict[str, Figure]:

@@ -149,11 +149,14 @@ def share_left(kept: Array, calibration: Calibration) -> Array:
     """Share of the variance (rows, columns) that the spatial part left, from the detail kept around a pixel.
 
     Between what it leaves of noise alone and all of it, where structure made it keep everything. The
-    average over 9x9 pixels, because a pixel keeps its detail where its own noise happens to be large.
+    average over about 10x10 pixels, because a pixel keeps its detail where its own noise happens to be large.
     """
-    around = cv2.blur(kept, (9, 9))
+    rows, columns = kept.shape
+    half = (max(columns // 2, 1), max(rows // 2, 1))  # a smooth answer needs no full resolution
+    around = cv2.blur(cv2.resize(kept, half, interpolation=cv2.INTER_AREA), (5, 5))
     structure = np.clip((around - calibration.kept) / max(1 - calibration.kept, 1e-3), 0, 1)
-    return calibration.left + (1 - calibration.left) * structure
+    left = (calibration.left + (1 - calibration.left) * structure).astype(np.float32)
+    return cv2.resize(left, (columns, rows), interpolation=cv2.INTER_LINEAR)
 
 
 def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settings: DenoiseSettings) -> Calibration:

@@ -43,9 +43,9 @@ class Motion:
         if not trusted.any():
             return new, item
         full = (y.shape[1], y.shape[0])
-        flow = np.where(trusted[..., None], flow, 0).astype(np.float32)
         ratio = np.array([y.shape[1] / size[0], y.shape[0] / size[1]], np.float32)
-        big = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR) * ratio
+        flow = np.where(trusted[..., None], flow * ratio, 0).astype(np.float32)
+        big = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR)
         mask = cv2.resize(trusted.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST)
         return new, replace(item, flow=big, trusted=mask)
 

@@ -13,6 +13,9 @@
 // Bound by the line averages: 12 x 11 additions a pixel from cache.
 #include "kernels.hpp"
 
+#include <memory>
+#include <mutex>
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -24,13 +27,45 @@ namespace fluoronav {
 using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
+constexpr int kTile = 256;         // columns at a time
 constexpr float kShared = 0.85f;
 constexpr float kUnknown = 30.0f;  // variance of a pixel that has just changed: the new frame counts 30 : 1
 
+// Buffers that were given back, by size: a fresh 4 MB costs a thousand page faults, as long as a kernel takes.
+class Pool {
+  public:
+    using Buffer = std::vector<float>;
+    Buffer* take(std::size_t n) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (std::size_t i = free_.size(); i-- > 0;)
+            if (free_[i]->size() == n) {
+                Buffer* found = free_[i].release();
+                free_.erase(free_.begin() + std::ptrdiff_t(i));
+                return found;
+            }
+        return new Buffer(n);
+    }
+    void give(Buffer* buffer) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        free_.emplace_back(buffer);
+        if (free_.size() > kKept) free_.erase(free_.begin());
+    }
+
+  private:
+    static constexpr std::size_t kKept = 12;  // what one frame of the chain has in flight
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Buffer>> free_;
+};
+
+static Pool& pool() {
+    static Pool* one = new Pool;  // never destroyed: arrays may outlive the module
+    return *one;
+}
+
 static Out make(int rows, int cols) {
-    float* data = new float[std::size_t(rows) * cols];
-    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-    return Out(data, {std::size_t(rows), std::size_t(cols)}, owner);
+    Pool::Buffer* buffer = pool().take(std::size_t(rows) * cols);
+    nb::capsule owner(buffer, [](void* p) noexcept { pool().give(static_cast<Pool::Buffer*>(p)); });
+    return Out(buffer->data(), {std::size_t(rows), std::size_t(cols)}, owner);
 }
 
 FLUORONAV_CLONES
@@ -51,7 +86,9 @@ static void blur3(const Padded& in, Padded& out) {
 
 FLUORONAV_CLONES
 static void lines(const Padded& in, float* out) {
-    for (int r = 0; r < in.rows; ++r) line_row(in, r, out + std::size_t(r) * in.cols);
+    for (int x = 0; x < in.cols; x += kTile)
+        for (int r = 0; r < in.rows; ++r)
+            line_row(in, r, x, std::min(x + kTile, in.cols), out + std::size_t(r) * in.cols);
 }
 
 FLUORONAV_CLONES
@@ -232,7 +269,11 @@ static nb::tuple moved(In m, In v, nb::ndarray<const float, nb::ndim<3>, nb::c_c
                 float wx[4], wy[4], sum = 0;
                 cubic(fx - ix, wx);
                 cubic(fy - iy, wy);
-                for (int b = 0; b < 4; ++b) {
+                if (ix > 0 && iy > 0 && ix + 2 < cols && iy + 2 < rows) {
+                    const float* l = from + std::size_t(iy - 1) * cols + ix - 1;
+                    for (int b = 0; b < 4; ++b, l += cols)
+                        sum += wy[b] * ((wx[0] * l[0] + wx[1] * l[1]) + (wx[2] * l[2] + wx[3] * l[3]));
+                } else for (int b = 0; b < 4; ++b) {
                     const float* line = from + std::size_t(std::min(std::max(iy + b - 1, 0), rows - 1)) * cols;
                     float part = 0;
                     for (int a = 0; a < 4; ++a) part += wx[a] * line[std::min(std::max(ix + a - 1, 0), cols - 1)];
