@@ -11,8 +11,8 @@ from registration.geometry import Array, Float64, Volume
 from registration.shapes import Mesh
 
 # Linear attenuation at 60 keV, 1/mm. Source: NIST XCOM mu/rho with the alloys' densities
-# (Co-28Cr-6Mo 8.3 g/cm3, Ti-6Al-4V 4.43, 316L 7.9, UHMWPE 0.94).
-METALS_PER_MM = {"cobalt-chrome": 0.90, "titanium": 0.33, "steel": 0.92, "polyethylene": 0.0186}
+# (Co-28Cr-6Mo 8.3 g/cm3, Ti-6Al-4V 4.43, 316L 7.9, UHMWPE 0.94; contrast: 150 mg of iodine per ml of water).
+MATERIALS_PER_MM = {"cobalt-chrome": 0.90, "titanium": 0.33, "steel": 0.92, "polyethylene": 0.0186, "contrast": 0.13}
 MOST_VOXELS = 200_000_000
 
 
@@ -22,8 +22,8 @@ def implant_volume(mesh: Mesh, spacing_mm: float = 0.5, material: str = "cobalt-
     A voxel is inside where two of three axes say so by the number of surfaces crossed on the way to it:
     a hole or a flipped triangle misleads rays of one axis, seldom of two. Raises BadInput.
     """
-    if material not in METALS_PER_MM:
-        raise BadInput("implant material", got=material, expected=", ".join(METALS_PER_MM), remedy="choose one")
+    if material not in MATERIALS_PER_MM:
+        raise BadInput("implant material", got=material, expected=", ".join(MATERIALS_PER_MM), remedy="choose one")
     if not (np.isfinite(spacing_mm) and spacing_mm > 0):
         raise BadInput("voxel size", got=spacing_mm, expected="a number above 0 mm", remedy="give mm, such as 0.5")
     vertices, faces = welded(mesh)
@@ -39,7 +39,7 @@ def implant_volume(mesh: Mesh, spacing_mm: float = 0.5, material: str = "cobalt-
         votes += inside_along(triangles, tuple(int(n) for n in shape), axis)
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = low
-    data = (votes >= 2).transpose(2, 1, 0).astype(np.float32) * METALS_PER_MM[material]
+    data = (votes >= 2).transpose(2, 1, 0).astype(np.float32) * MATERIALS_PER_MM[material]
     return Volume(data, affine)
 
 

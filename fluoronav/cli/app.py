@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, doctor, enhance, frames
+from fluoronav.cli import bench, doctor, drr, enhance, frames, register
 
 app = typer.Typer(
     name="fluoronav",
@@ -25,6 +25,8 @@ app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(frames.app, name="frames")
 app.command("enhance")(enhance.enhance)
+app.command("register")(register.register)
+app.command("drr")(drr.drr)
 
 
 def main() -> None:
