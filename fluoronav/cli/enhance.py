@@ -26,9 +26,13 @@ def enhance(
         tell(f"warning: {warning}")
     for badge, count in done.badges.items():
         tell(f"{badge} ({count} of {done.frames} frames)")
-    median = statistics.median(done.ms)
+    for sentence in done.refused:
+        tell(f"fluoronav: {sentence}")
+    median = statistics.median(done.ms) if done.ms else 0.0
     if json_:
         print_json({"output": done.output, "frames": done.frames, "ms_per_frame": median, "badges": done.badges,
-                    "warnings": done.warnings, "chain": done.chain})
+                    "warnings": done.warnings, "refused": done.refused, "chain": done.chain})
     else:
         tell(f"{done.output}: {done.frames} frame(s), {median:.1f} ms each; {done.chain}")
+    if done.refused:
+        raise typer.Exit(2)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fluoronav.enhance.chain import Chain, ChainState
 from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.imaging.folder import dicom_files
 from fluoronav.imaging.frame import Frame
 from fluoronav.imaging.run import Run, open_run
 from registration.errors import BadInput
@@ -33,6 +34,7 @@ class Derived:
     ms: list[float] = field(default_factory=list)
     badges: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # of a folder: one sentence a file that could not be used
     chain: str = ""
 
 
@@ -42,8 +44,12 @@ def enhance_path(source: Path, output: Path, chain: Chain | None = None, progres
     Written whole or not at all. Raises BadInput where the output would replace the input, BadPixels
     where the input cannot be used; a fault of geometry is only a warning.
     """
-    run = open_run(source)
+    if not source.exists():
+        open_run(source)  # says that nothing is there
     _check_output(source, output)
+    if source.is_dir() and (runs := dicom_files(source)):
+        return _enhance_folder(runs, output, chain, progress)
+    run = open_run(source)
     work = chain or Chain()
     report = Derived(str(output), len(run.frames), chain=work.settings.describe())
     report.warnings += [note.removeprefix("warning: ") for note in run.notes if note.startswith("warning: ")]
@@ -59,6 +65,26 @@ def enhance_path(source: Path, output: Path, chain: Chain | None = None, progres
     else:
         write_pictures(run, pictures, output)
     return report
+
+
+def _enhance_folder(files: list[Path], output: Path, chain: Chain | None, progress: Progress | None) -> Derived:
+    """Every DICOM file of a folder is a run of its own; those that cannot be used are named, the others written."""
+    whole = Derived(str(output), 0)
+    output.mkdir(exist_ok=True)
+    for number, file in enumerate(files):
+        try:
+            one = enhance_path(file, output / file.name, chain)
+        except BadInput as error:
+            whole.refused.append(str(error))
+            continue
+        whole.frames, whole.chain = whole.frames + one.frames, one.chain
+        whole.ms += one.ms
+        whole.warnings += [f"{file.name}: {warning}" for warning in one.warnings]
+        for badge, count in one.badges.items():
+            whole.badges[badge] = whole.badges.get(badge, 0) + count
+        if progress is not None:
+            progress((number + 1) / len(files), file.name)
+    return whole
 
 
 def stored_values(frame: Frame, enhanced: Enhanced) -> Array:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fluoronav.imaging.carm_file import StatedCarm, mismatch
 from fluoronav.imaging.codecs import LOSSY
 from fluoronav.imaging.dicom_geometry import Given, angles_of, carm_of, missing_angles, table_of
 from fluoronav.imaging.dicom_pixels import DicomPixels, inflate
@@ -39,9 +40,11 @@ def is_dicom(head: bytes) -> bool:
                                                      b"\x08\x00\x08\x00", b"\x08\x00\x16\x00", b"\x02\x00\x01\x00")
 
 
-def open_dicom(path: Path, given: Given, seen_from: SeenFrom | None = None) -> Run:
+def open_dicom(path: Path, given: Given, seen_from: SeenFrom | None = None,
+               stated: StatedCarm | None = None) -> Run:
     """The run in one DICOM file; frames are decoded when asked for.
 
+    `stated` is the geometry of a --carm file, which then goes before all that the header says of it.
     Raises BadPixels where the pixels cannot be used. A fault of geometry is told in
     `run.geometry_error` and in every frame, and does not stop the pictures.
     """
@@ -50,7 +53,7 @@ def open_dicom(path: Path, given: Given, seen_from: SeenFrom | None = None) -> R
         header, body = read_header(path)
         _check_modality(header, path.name)
         pixels = DicomPixels(path, header, body)
-        return _DicomDoor(path, header, pixels, given, seen_from).run()
+        return _DicomDoor(path, header, pixels, given, seen_from, stated).run()
 
 
 def read_header(path: Path) -> tuple[FileDataset, bytes | None]:
@@ -131,14 +134,16 @@ class _DicomDoor:
     """Turns one header and its pixels into a Run; one small method for each thing a frame carries."""
 
     def __init__(self, path: Path, header: FileDataset, pixels: DicomPixels, given: Given,
-                 seen_from: SeenFrom | None) -> None:
+                 seen_from: SeenFrom | None, stated: StatedCarm | None = None) -> None:
+        self.stated = stated
         self.path, self.dataset, self.pixels, self.given = path, header, pixels, given
         self.name, self.notes, self.header = path.name, Notes(), Header(header)
         self.shape = (pixels.format.rows, pixels.format.columns)
         self.error: BadGeometry | None = None
         self.carm = self._try_carm(self.header)
         self._try_angles(0)
-        self.flip = flips(self.header, self._angles(0), seen_from, self.name, self.notes)
+        side = seen_from or (stated.seen_from if stated else None)
+        self.flip = flips(self.header, self._angles(0), side, self.name, self.notes)
         self.intensity = intensity_of(self.header, pixels.format.stored, self.notes)
         self._mask: Array | None = None
 
@@ -159,7 +164,7 @@ class _DicomDoor:
         frames = LazyFrames(f.frames, self.frame)
         return Run(name=self.name, path=self.path, kind="dicom", frames=frames, shape=self.shape,
                    notes_list=self.notes, nominal_interval_s=interval, geometry_error=self.error, flipped=self.flip,
-                   signed=f.signed)
+                   signed=f.signed, carm_from_room=self.stated.carm_from_room if self.stated else None)
 
     def frame(self, k: int) -> Frame:
         """Frame k, decoded now."""
@@ -177,6 +182,12 @@ class _DicomDoor:
             geometry_fault=str(self.error) if self.error else None, notes=tuple(self.notes.lines))
 
     def _try_carm(self, header: Header) -> CArm | None:
+        if self.stated is not None:
+            if self.stated.carm.shape != self.shape:
+                self.error = mismatch(self.stated, self.shape, self.name)
+                return None
+            self.notes.read(f"geometry from {self.stated.name}, in place of the header's")
+            return self.stated.carm
         try:
             return carm_of(header, self.shape, self.given, self.name, self.notes)
         except BadGeometry as error:
@@ -185,6 +196,8 @@ class _DicomDoor:
 
     def _try_angles(self, k: int) -> None:
         """A broken angle is a fault of geometry; one that is not stated leaves the C-arm as it is."""
+        if self.stated is not None:
+            return
         try:
             angles = angles_of(self.header.of(k), k, self.given, self.name, self.notes)
         except BadGeometry as error:
@@ -194,13 +207,15 @@ class _DicomDoor:
             self.error = missing_angles(self.name)
 
     def _angles(self, k: int) -> Angles | None:
+        if self.stated is not None:
+            return self.stated.angles
         try:
             return angles_of(self.header.of(k), k, self.given, self.name, Notes())
         except BadGeometry:
             return None
 
     def _carm(self, header: Header) -> CArm | None:
-        if self.carm is None or not header.enhanced:
+        if self.carm is None or not header.enhanced or self.stated is not None:
             return self.carm
         try:
             return carm_of(header, self.shape, self.given, self.name, Notes())

@@ -21,8 +21,9 @@ from registration.geometry import Array
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
-MATRIX_MAX = 16384  # no X-ray detector comes near it; a claim above it is damage
-DEFLATED_MAX = 8 << 30  # bytes a deflated file may unfold to
+MATRIX_MAX = 8192  # no X-ray detector comes near it; a claim above it is damage
+PADDING = 16  # bytes that writers leave after the last frame
+DEFLATED_MAX = 2 << 30  # bytes a deflated file may unfold to
 UNCOMPRESSED = {"1.2.840.10008.1.2": "<", "1.2.840.10008.1.2.1": "<", "1.2.840.10008.1.2.2": ">",
                 "1.2.840.10008.1.2.1.99": "<"}
 EXPORT_AGAIN = "export the run again, or copy it again from the archive"
@@ -109,6 +110,10 @@ class DicomPixels:
                 got=f"{have} bytes, which end in frame {k}", expected=f"{one * claimed} bytes for {claimed} "
                 f"frame(s) of {self.format.rows} x {self.format.columns} at {self.format.allocated} bits",
                 remedy=EXPORT_AGAIN)
+        if length != 0xFFFFFFFF and length > one * claimed + PADDING:
+            raise BadPixels(f"pixels of {self.name}", got=f"{length} bytes", expected=f"{one * claimed} bytes for "
+                            f"{claimed} frame(s) of {self.format.rows} x {self.format.columns} at "
+                            f"{self.format.allocated} bits", remedy=EXPORT_AGAIN)
         return [[(start + k * one, one)] for k in range(claimed)]
 
     def _fragments(self, file: BinaryIO, at: int, end: int) -> list[Span]:
@@ -266,7 +271,7 @@ def _frames_of(spans: list[Span], frames: int, file: BinaryIO, header: FileDatas
                         expected=f"at least {frames}, one a frame", remedy=EXPORT_AGAIN)
     if len(fragments) == frames:
         return [[span] for span in fragments]
-    if frames == 1:
+    if frames == 1 and sum(_is_start(_peek(file, span)) for span in fragments) == 1:
         return [fragments]
     first = fragments[0][0] - 8
     offsets = _offsets(file, table, header)

@@ -13,6 +13,7 @@ from fluoronav.imaging.pictures import open_pictures, picture_kind
 from fluoronav.imaging.run import Run
 from registration.errors import BadInput, BadPixels
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 FEW = 10  # damaged files named in one message
 
 
@@ -36,6 +37,15 @@ def open_folder(folder: Path, carm_file: str | Path | None, given: Given, seen_f
     raise BadInput(f"folder {folder.name}", got=f"{len(dicoms)} DICOM files" if dicoms else "no pictures",
                    expected="numbered PNG or TIFF files, or one DICOM run",
                    remedy="give DICOM files one by one: each is a run of its own")
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """The files of a folder that are DICOM, or named like it; [] where it holds pictures."""
+    files = files_of(folder)
+    kinds = {file: _kind(file) for file in files}
+    if "picture" in {kinds[file] for file in files if file.suffix.lower() not in DICOM_SUFFIXES}:
+        return []
+    return [file for file in files if kinds[file] == "dicom" or file.suffix.lower() in DICOM_SUFFIXES]
 
 
 def files_of(folder: Path) -> list[Path]:

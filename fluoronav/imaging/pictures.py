@@ -19,7 +19,8 @@ from fluoronav.imaging.times import ASSUMED_INTERVAL_S
 from registration.errors import BadPixels
 from registration.geometry import Array
 
-SIDE_MAX = 16384  # no X-ray detector comes near it
+SIDE_MAX = 8192  # no X-ray detector comes near it
+DENSEST = 1100  # deflate packs 1032 : 1 at most: a smaller file cannot hold what it claims
 REMEDY = "export the picture again as grey scale PNG or TIFF, 8 or 16 bits"
 
 
@@ -105,6 +106,10 @@ def _pages(file: Path) -> list[Page]:
         if not all(0 < side <= SIDE_MAX for side in page.shape) or page.bits not in (8, 16):
             raise BadPixels(f"picture {page.name}", got=f"{page.shape[0]} x {page.shape[1]}, {page.bits} bits",
                             expected=f"up to {SIDE_MAX} pixels a side, 8 or 16 bits", remedy=REMEDY)
+    claimed = sum(page.shape[0] * page.shape[1] * page.bits // 8 for page in pages)
+    if kind in ("PNG", "TIFF") and claimed > DENSEST * file.stat().st_size:
+        raise BadPixels(f"picture {file.name}", got=f"a claim of {claimed} bytes in a file of {file.stat().st_size}",
+                        expected="a whole picture", remedy=REMEDY)
     return pages
 
 

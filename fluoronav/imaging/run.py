@@ -125,6 +125,7 @@ def open_run(
 
 def open_file(where: Path, carm_file: str | Path | None, given: Any, seen_from: Any) -> Run:
     """The run in one file, by what its first bytes say."""
+    from fluoronav.imaging.carm_file import read_carm_file
     from fluoronav.imaging.dicom import is_dicom, open_dicom
     from fluoronav.imaging.pictures import open_pictures, picture_kind
 
@@ -141,7 +142,5 @@ def open_file(where: Path, carm_file: str | Path | None, given: Any, seen_from: 
         from fluoronav.imaging.video import open_video
 
         return open_video(where, carm_file, given, seen_from)
-    if carm_file is not None:
-        raise BadInput(f"--carm {carm_file}", got=f"a DICOM file, {where.name}", expected="a picture or a video",
-                       remedy="leave --carm out; use --sdd, --sod, --pixel-spacing for what the file does not say")
-    return open_dicom(where, given, seen_from)
+    stated = read_carm_file(carm_file) if carm_file is not None and is_dicom(head) else None
+    return open_dicom(where, given, seen_from, stated)

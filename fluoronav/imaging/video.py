@@ -17,7 +17,7 @@ from fluoronav.imaging.run import Run
 from registration.errors import BadPixels
 from registration.geometry import Array
 
-SIDE_MAX = 16384
+SIDE_MAX = 8192
 LOSSLESS = {"ffv1", "rawvideo", "png", "huffyuv", "ffvhuff", "utvideo"}
 REMEDY = "convert it to a lossless grey video (ffv1 in mkv), or give the DICOM run"
 

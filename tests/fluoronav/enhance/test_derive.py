@@ -88,6 +88,17 @@ def test_a_folder_of_pictures_comes_back_under_its_names(tmp_path: Path) -> None
     assert open_run(tmp_path / "out").frames[0].pixels.dtype == np.uint16
 
 
+def test_a_folder_of_dicom_runs_names_those_it_cannot_use(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files.write(folder / "a.dcm", noisy())
+    files.write(folder / "b.dcm", noisy())
+    (folder / "c.dcm").write_bytes(b"")
+    report = enhance_path(folder, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.dcm", "b.dcm"] and report.frames == 8
+    assert len(report.refused) == 1 and "c.dcm" in report.refused[0]
+
+
 def test_a_video_comes_back_as_a_lossless_one(tmp_path: Path) -> None:
     import av
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import dicom_files as files
@@ -181,6 +182,24 @@ def test_uncompressed_bytes_that_are_missing_are_refused_before_decoding(tmp_pat
     path = files.write(tmp_path / "a.dcm", NumberOfFrames=4)
     with pytest.raises(BadPixels, match="end in frame 3"):
         open_run(path)
+
+
+def test_more_bytes_than_the_header_says_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadPixels, match="7200 bytes, expected 6000"):
+        open_run(files.write(tmp_path / "a.dcm", Rows=50, NumberOfFrames=2))
+    with pytest.raises(BadPixels, match="7200 bytes"):
+        open_run(files.write(tmp_path / "b.dcm", NumberOfFrames=1))
+
+
+def test_a_carm_file_goes_before_the_header(tmp_path: Path) -> None:
+    stated = {"shape_rows_cols": [40, 60], "pitch_mm_row_col": [0.3, 0.3], "sdd_mm": 1200, "sod_mm": 800,
+              "primary_deg": -20, "secondary_deg": 4}
+    (tmp_path / "c.json").write_text(json.dumps(stated))
+    path = files.write(tmp_path / "a.dcm", leave_out=("DistanceSourceToDetector", "PositionerPrimaryAngle"))
+    run = open_run(path, carm_file=tmp_path / "c.json")
+    frame = run.frames[1]
+    assert run.geometry_error is None and frame.carm is not None and frame.carm.sdd_mm == 1200
+    assert frame.angles is not None and frame.angles.primary_deg == -20 and run.carm_from_room is not None
 
 
 def test_a_claim_of_terabytes_is_refused(tmp_path: Path) -> None:
