@@ -18,9 +18,9 @@ from registration.model import Settings
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.similarity import Correlation
 
-# Median patch correlation, as a share of what noise allows. Simulated chests (n = 84): the right patient
-# 0.80 and more; the same one breathing 3 mm out of shape 0.61; mirrored or another patient at most 0.51.
-ACCEPT, REFUSE = 0.60, 0.45
+# Median patch correlation, as a share of what noise allows. Simulated chests: the right patient 0.90 and
+# more, the same one 3 mm out of shape some 0.7, mirrored or another patient at most 0.5.
+ACCEPT, REFUSE = 0.65, 0.50
 _MEASURE = Correlation(gradient=True, patch_px=16)
 
 

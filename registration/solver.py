@@ -141,7 +141,9 @@ def _joined(parts: Sequence[Likeness], sights: tuple[Sight, ...]) -> Likeness:
     """Mean over views; each view's motion is turned from its C-arm into the room first."""
     n = len(parts)
     value = sum(p.value for p in parts) / n
-    hessian, gradient, scores = 0.0, 0.0, []
+    hessian: Float64 = np.zeros(())
+    gradient: Float64 = np.zeros(())
+    scores: list[Float64] = []
     for part, sight in zip(parts, sights, strict=True):
         if part.normal is None:
             return Likeness(value, np.concatenate([p.by_block for p in parts]))
@@ -150,7 +152,7 @@ def _joined(parts: Sequence[Likeness], sights: tuple[Sight, ...]) -> Likeness:
         gradient = gradient + a.T @ part.normal.gradient / n
         scores.append(part.normal.scores @ a / n)
     return Likeness(value, np.concatenate([p.by_block for p in parts]),
-                    NormalEquations(np.asarray(hessian), np.asarray(gradient), np.concatenate(scores)))
+                    NormalEquations(hessian, gradient, np.concatenate(scores)))
 
 
 def _robust_weights(stage: Stage, poses: tuple[Float64, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -19,9 +19,10 @@ from registration.result import Registration
 from registration.similarity import GRADIENT, NCC, Correlation, Similarity
 from registration.solver import Problem, Render, Sight, Solution, Stage, solve
 
-# Levels are named by the longer edge of their picture. Patches of 32 pixels hold a rib and a half: small
-# enough for their own scale and offset (scatter, gain), large enough to be unmistakable.
-PATCHES = Correlation(gradient=True, patch_px=32)
+# Levels are named by the longer edge of their picture. A patch has its own scale and offset, so it should be
+# small against scatter and beam hardening, and large enough to be unmistakable: a rib and a half.
+MEDIUM = Correlation(gradient=True, patch_px=32, floor=0.1)
+SHARP = Correlation(gradient=True, patch_px=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class Plan:
 
 
 COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
-FINE = (Plan(128, PATCHES, 6), Plan(256, PATCHES, 4, robust=True))
-TRACK = (Plan(64, GRADIENT, 3), Plan(128, PATCHES, 3), Plan(256, PATCHES, 2, robust=True))
+FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
+TRACK = (Plan(64, GRADIENT, 4), Plan(128, MEDIUM, 3), Plan(256, SHARP, 2, robust=True))
 GATE_EDGE_PX = 128
 
 
@@ -51,8 +52,8 @@ class VolumeModel:
 
     def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2) -> None:
         if float(attenuation.data.min()) < 0 or not float(attenuation.data.max()) > 0:
-            raise BadInput("attenuation volume", got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}",
-                           expected="attenuation in 1/mm, nowhere negative and somewhere above 0",
+            raise BadInput("attenuation volume",
+                           got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}", expected="attenuation in 1/mm, nowhere negative and somewhere above 0",
                            remedy="check the CT's rescale slope and intercept")
         self.attenuation = attenuation
         self.target_assumed = target_mm is None

@@ -71,7 +71,8 @@ def test_two_views_see_the_depth_that_one_does_not():
 
 def test_two_bodies_that_overlap_move_each_by_its_own_pose():
     bodies = (blobs(2), blobs(3))
-    true = [carm_from_patient_at(10, 0, [0, 0, 0]), Rigid.translation(6, -8, 4) @ carm_from_patient_at(14, 3, [0, 0, 0])]
+    true = [carm_from_patient_at(10, 0, [0, 0, 0]),
+            Rigid.translation(6, -8, 4) @ carm_from_patient_at(14, 3, [0, 0, 0])]
     fixed = sum(line_integrals(b, CARM, t) for b, t in zip(bodies, true, strict=True)).astype(np.float32)
     problem = Problem(stages((Sight(fixed, np.ones_like(fixed), CARM),), tuple(renderer(b) for b in bodies)))
     rng = np.random.default_rng(4)
