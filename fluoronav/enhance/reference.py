@@ -8,7 +8,7 @@ import numpy as np
 from registration.geometry import Array
 
 UNKNOWN = np.float32(30.0)
-SHARED = np.float32(0.85)
+SHARED = np.float32(1.0)
 DIRECTIONS, REACH = 12, 5
 PAD = REACH + 1
 
@@ -66,7 +66,7 @@ def temporal(y: Array, evidence: Array, m: Array, v: Array, frame: float, scale:
              floor: float) -> tuple[Array, Array]:
     """One step of the gated Kalman filter: (mean, variance)."""
     g = smoothstep(widened(evidence) * np.float32(scale), low, high)
-    ignorance = (1 - g) * v + g * UNKNOWN
+    ignorance = (1 - g) * v + g * UNKNOWN * np.float32(frame)
     a = np.maximum(ignorance / (ignorance + np.float32(frame)), np.float32(floor / frame)).astype(np.float32)
     after = (1 - a) ** 2 * ignorance + a * a * np.float32(frame)
     return (m + a * (y - m)).astype(np.float32), after.astype(np.float32)

@@ -4,7 +4,7 @@
 // temporal: a Kalman filter a pixel. State m, variance v (in units of the frame's). The innovation
 //   d = y - m is blurred by a 3x3 binomial and averaged along twelve line directions of 11 pixels; the
 //   largest mean over its standard deviation is the evidence of change z. Evidence opens the gate g,
-//   the gate gives the state back its ignorance, v' = (1 - g) v + g * kUnknown, and then
+//   the gate gives the state back its ignorance, v' = (1 - g) v + g * kUnknown * R, and then
 //   a = max(v' / (v' + R), floor / R), m += a d, v = (1 - a)^2 v' + a^2 R; R is the frame's own variance, 1 unless it is a noisy one. A line moves: along it z is 3 to 4 times what a
 //   single pixel shows, so a wire of half the noise's height a pixel is seen in the frame it moves in.
 // spatial: m = base + detail with a 5x5 binomial base; detail is kept where it stands along a line (or
@@ -28,7 +28,7 @@ using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 constexpr int kTile = 256;         // columns at a time
-constexpr float kShared = 0.85f;
+constexpr float kShared = 1.0f;
 constexpr float kUnknown = 30.0f;  // variance of a pixel that has just changed: the new frame counts 30 : 1
 
 // Buffers that were given back, by size: a fresh 4 MB costs a thousand page faults, as long as a kernel takes.
@@ -98,7 +98,7 @@ static void update(const float* __restrict y, const float* __restrict evidence, 
     for (std::size_t i = 0; i < n; ++i) {
         const float z = std::fabs(evidence[i]) * scale;
         const float g = smoothstep(z, low, high);
-        const float ignorance = (1 - g) * v[i] + g * kUnknown;
+        const float ignorance = (1 - g) * v[i] + g * kUnknown * frame;
         float a = ignorance / (ignorance + frame);
         const float least = floor / frame;
         a = a > least ? a : least;
