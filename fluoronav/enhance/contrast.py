@@ -81,8 +81,8 @@ def _unattenuated(frame: Frame, values: Array, state: ContrastState | None) -> t
     law = frame.intensity
     if law.kind != "linear":
         return None, "none"
-    if law.i0 is not None and law.i0 > law.dark:
-        return float(law.i0 - law.dark), law.i0_source
+    if law.i0 is not None and law.i0 > 0:
+        return float(law.i0), law.i0_source
     inside = values[::4, ::4][frame.valid[::4, ::4]]
     brightest = float(np.percentile(inside, I0_PERCENTILE)) if inside.size else 1.0
     found = max(brightest - law.dark, 1.0)

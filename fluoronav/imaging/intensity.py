@@ -45,9 +45,9 @@ def of_values(values: Array, intensity: Intensity, valid: Array) -> tuple[Array,
 
 
 def i0_of(values: Array, intensity: Intensity, valid: Array) -> tuple[float, str]:
-    """(i0 - dark, source): the unattenuated signal above dark, estimated from the brightest pixels if not stated."""
-    if intensity.i0 is not None and intensity.i0 > intensity.dark:
-        return float(intensity.i0 - intensity.dark), intensity.i0_source
+    """(i0, source): the unattenuated signal above dark, estimated from the brightest pixels if not stated."""
+    if intensity.i0 is not None and intensity.i0 > 0:
+        return float(intensity.i0), intensity.i0_source
     inside = values[valid] if valid.any() else values.ravel()
     brightest = float(np.percentile(inside[:: max(1, inside.size // 65536)], I0_PERCENTILE)) if inside.size else 1.0
     return max(brightest - intensity.dark, 1.0), "estimated"

@@ -8,7 +8,7 @@ import numpy as np
 from fluoronav.imaging.frame import Exposure, Frame, Intensity
 
 I0, DARK, GAIN, ELECTRONIC = 3000.0, 50.0, 2.0, 6.0
-STATED = Intensity("linear", "dark", 14, i0=I0 + DARK, i0_source="measured", dark=DARK, gain=GAIN,
+STATED = Intensity("linear", "dark", 14, i0=I0, i0_source="measured", dark=DARK, gain=GAIN,
                    electronic=ELECTRONIC)
 
 

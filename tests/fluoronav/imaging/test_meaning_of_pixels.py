@@ -21,7 +21,7 @@ def test_linear_counts_give_the_line_integral_and_its_noise() -> None:
     truth = np.linspace(0.1, 4, 200).reshape(10, 20)
     i0, dark, gain, electronic = 40_000.0, 100.0, 2.0, 5.0
     counts = np.round(dark + i0 * np.exp(-truth)).astype(np.uint16)
-    intensity = Intensity("linear", "dark", 16, i0=i0 + dark, i0_source="measured", dark=dark, gain=gain,
+    intensity = Intensity("linear", "dark", 16, i0=i0, i0_source="measured", dark=dark, gain=gain,
                           electronic=electronic)
     p, sigma, relative, used, source = line_integrals(frame_of(counts, intensity))
     assert not relative and source == "measured" and used == pytest.approx(i0)
