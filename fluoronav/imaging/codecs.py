@@ -43,6 +43,9 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     lossless = str(runner.transfer_syntax) in (LOSSLESS, LOSSLESS_SV1)
     picture = np.asarray(imagecodecs.ljpeg_decode(source) if lossless else imagecodecs.jpeg_decode(source))
     runner.set_option("bits_allocated", picture.dtype.itemsize * 8)
+    if picture.ndim == 3:  # already turned from YBR by the decoder
+        runner.set_option("photometric_interpretation", "RGB")
+        runner.set_option("planar_configuration", 0)
     return picture.astype(picture.dtype.newbyteorder("<")).tobytes()
 
 

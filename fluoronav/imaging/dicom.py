@@ -170,16 +170,19 @@ class _DicomDoor:
         """Frame k, decoded now."""
         header = self.header.of(k)
         picture = unsigned(self.pixels.stored(k), self.pixels.format.signed, self.pixels.format.stored)
-        valid, carm = self._valid(), self._carm(header)
+        valid, angles = self._valid(), self._angles(k)
+        carm, fault = self._carm(header)
+        if fault is None and angles is None:
+            fault = str(missing_angles(self.name))
         if self.flip:
             picture, valid = picture[:, ::-1], valid[:, ::-1]
             carm = carm.flipped_columns() if carm is not None else None
         silent = Notes()
         return Frame(
-            pixels=picture, index=k, time_ns=int(self.times[k]), carm=carm, angles=self._angles(k),
+            pixels=picture, index=k, time_ns=int(self.times[k]), carm=carm, angles=angles,
             exposure=exposure_of(header, self.pixels.format.frames, silent), intensity=self.intensity, valid=valid,
             source_name=self.name, table_in_room_mm=table_of(header, silent),
-            geometry_fault=str(self.error) if self.error else None, notes=tuple(self.notes.lines))
+            geometry_fault=fault, notes=tuple(self.notes.lines))
 
     def _try_carm(self, header: Header) -> CArm | None:
         if self.stated is not None:
@@ -214,13 +217,15 @@ class _DicomDoor:
         except BadGeometry:
             return None
 
-    def _carm(self, header: Header) -> CArm | None:
+    def _carm(self, header: Header) -> tuple[CArm | None, str | None]:
+        """The C-arm of a frame and its fault; per frame where the file keeps geometry per frame."""
+        told = str(self.error) if self.error else None
         if self.carm is None or not header.enhanced or self.stated is not None:
-            return self.carm
+            return self.carm, told
         try:
-            return carm_of(header, self.shape, self.given, self.name, Notes())
-        except BadGeometry:
-            return None
+            return carm_of(header, self.shape, self.given, self.name, Notes()), told
+        except BadGeometry as error:
+            return None, str(error)
 
     def _valid(self) -> Array:
         """Stated shutters, or a blank border where none is stated; from first, middle and last frame."""
@@ -251,9 +256,11 @@ def exposure_of(header: Header, frames: int, notes: Notes) -> Exposure:
     elif ma is None and (micro := header.numbers("XRayTubeCurrentInuA").first) is not None:
         ma = micro / 1000
     pulse, whole = header.numbers("AveragePulseWidth").first, header.numbers("ExposureTime").first
+    if pulse is None and header.enhanced:
+        pulse = header.numbers("ExposureTimeInms").first  # Enhanced XA states it for each frame
     ms = pulse
     if pulse is not None:
-        notes.read(f"pulse width {pulse:g} ms (AveragePulseWidth)")
+        notes.read(f"pulse width {pulse:g} ms")
     elif whole is not None and frames == 1:
         ms = whole
         notes.read(f"exposure time {whole:g} ms (ExposureTime)")

@@ -32,7 +32,7 @@ class Given:
 def carm_of(header: Header, shape: tuple[int, int], given: Given, name: str, notes: Notes) -> CArm:
     """The C-arm of a frame of `shape`. Raises BadGeometry where a part is missing or broken."""
     sdd, sod = _distances(header, given, name, notes)
-    pitch = _pitch(header, shape, given, name, notes)
+    pitch = _pitch(header, shape, given, name, notes, sdd / sod)
     _check_magnification(header, sdd, sod, notes)
     notes.assumed("principal point in the center of the matrix")
     return CArm(shape, pitch, sdd, sod, ((shape[1] - 1) / 2, (shape[0] - 1) / 2))
@@ -81,7 +81,8 @@ def _source_to_object(header: Header, name: str, notes: Notes) -> float | None:
     return patient
 
 
-def _pitch(header: Header, shape: tuple[int, int], given: Given, name: str, notes: Notes) -> tuple[float, float]:
+def _pitch(header: Header, shape: tuple[int, int], given: Given, name: str, notes: Notes,
+           magnification: float) -> tuple[float, float]:
     """(row, column) pitch at the detector, mm."""
     stated = _stated(given.pixel_spacing_mm, "--pixel-spacing", notes)
     if stated is not None:
@@ -99,6 +100,11 @@ def _pitch(header: Header, shape: tuple[int, int], given: Given, name: str, note
     if element is not None:
         notes.derived(f"pitch {element[0]:g} x {element[1]:g} mm = DetectorElementSpacing x DetectorBinning")
         return element
+    beam = header.numbers("ObjectPixelSpacingInCenterOfBeam")
+    if beam.state == "ok" and len(beam.values) == 2 and min(beam.values) > 0:
+        pitch = beam.values[0] * magnification, beam.values[1] * magnification
+        notes.derived(f"pitch {pitch[0]:.4g} x {pitch[1]:.4g} mm = ObjectPixelSpacingInCenterOfBeam x SDD / SOD")
+        return pitch
     derived = _pitch_of_field(header, shape, notes)
     if derived is None:
         other = header.numbers("PixelSpacing")
@@ -218,6 +224,10 @@ def _turned(primary: float, secondary: float, header: Header, what: str, name: s
     Turning the patient on its face (HFP) turns the axes (x, y) by half a turn, which is primary + 180.
     Feet first leaves a half turn of the picture that two angles cannot say: refused.
     """
+    roll = header.numbers("PositionerIsocenterDetectorRotationAngle").first or 0.0
+    if abs(roll) > 0.01:
+        raise BadGeometry(f"{what} of {name}", got=f"a detector turned by {roll:g} degrees", expected="no roll",
+                          remedy="start with --init search, or give the pose with --init FILE")
     position = patient_position(header)
     if position == "HFS":
         notes.read(f"{what}; patient position HFS: the same in reference to the patient")

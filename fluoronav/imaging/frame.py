@@ -39,7 +39,8 @@ class Intensity:
     kind: `linear` (proportional to detector signal), `log`, `display` (after an unknown curve) or
     `subtracted`. dense: whether dense matter (bone, contrast) has low (`dark`) or high (`bright`) stored
     numbers. bits: bits stored. i0: unattenuated signal above dark in stored units, where known; dark: offset
-    of zero signal, so that p = -ln((I - dark) / i0); gain and electronic: noise law var = gain * (mean - dark) + electronic^2, where known.
+    of zero signal, so that p = -ln((I - dark) / i0); gain and electronic: noise law
+    var = gain * (mean - dark) + electronic^2, where known.
     i0_source says where i0 comes from; `assumed` lists what was taken for granted.
     """
 

@@ -151,6 +151,34 @@ def test_enhanced_xa_reads_functional_groups_and_turns_isocenter_angles(tmp_path
     assert "FFS" in str(feet.geometry_error) and feet.frames[0].carm is None
 
 
+def test_enhanced_xa_times_come_from_each_frame(tmp_path: Path) -> None:
+    def groups(stamp: str) -> Dataset:
+        content, item = Dataset(), Dataset()
+        content.FrameAcquisitionDateTime = stamp
+        item.FrameContentSequence = Sequence([content])
+        return item
+
+    stamps = ("20260101235959.900000", "20260102000000.000000", "20260102000000.150000")
+    run = open_run(files.write(tmp_path / "a.dcm", PerFrameFunctionalGroupsSequence=Sequence([groups(s) for s in stamps])))
+    assert [f.time_ns for f in run.frames] == [0, 100_000_000, 250_000_000]
+
+
+def test_a_grey_picture_in_a_color_jpeg_is_taken(tmp_path: Path) -> None:
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    grey = np.tile(np.linspace(30, 200, 64).astype(np.uint8), (64, 1))
+    ds = pydicom.dcmread(files.write(tmp_path / "a.dcm", grey[None]))
+    ds.PixelData = encapsulate([bytes(imagecodecs.jpeg8_encode(np.repeat(grey[..., None], 3, axis=2), level=98))])
+    ds["PixelData"].VR = "OB"
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    ds.save_as(tmp_path / "b.dcm")
+    run = open_run(tmp_path / "b.dcm")
+    assert np.abs(run.frames[0].pixels.astype(int) - grey).max() <= 2  # quality 98
+    assert any("JPEG baseline" in note for note in run.notes)
+
+
 def test_ten_bits_sixteen_bits_and_signed_pixels_are_counted_from_zero(tmp_path: Path) -> None:
     ten = files.picture(2, bits=10)
     run = open_run(files.write(tmp_path / "a.dcm", ten, bits=10))
