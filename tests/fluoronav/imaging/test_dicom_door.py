@@ -159,7 +159,8 @@ def test_enhanced_xa_times_come_from_each_frame(tmp_path: Path) -> None:
         return item
 
     stamps = ("20260101235959.900000", "20260102000000.000000", "20260102000000.150000")
-    run = open_run(files.write(tmp_path / "a.dcm", PerFrameFunctionalGroupsSequence=Sequence([groups(s) for s in stamps])))
+    each = Sequence([groups(stamp) for stamp in stamps])
+    run = open_run(files.write(tmp_path / "a.dcm", PerFrameFunctionalGroupsSequence=each))
     assert [f.time_ns for f in run.frames] == [0, 100_000_000, 250_000_000]
 
 
