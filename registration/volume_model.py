@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from registration import search
+from registration import _similarity, search
 from registration.confidence import Spread, error_at, spread_of
 from registration.errors import BadInput
 from registration.gate import Evidence, Fit, fit_of, judge
@@ -178,10 +178,11 @@ class Ladder:
         Source: Immerkaer 1996. Structure adds little to the median; blurred noise comes out low.
         """
         if self._noise is None:
-            p, w = self.view.line_integrals, self.view.weight
-            d = p[1:-1] - 0.5 * (p[:-2] + p[2:])
+            p, w = (x[: x.shape[0] // 8 * 8].reshape(-1, 8, x.shape[1])[:, :3]  # three rows of eight tell enough
+                    for x in (self.view.line_integrals, self.view.weight))
+            d = p[:, 1] - 0.5 * (p[:, 0] + p[:, 2])
             d = d[:, 1:-1] - 0.5 * (d[:, :-2] + d[:, 2:])
-            seen = np.abs(d[w[1:-1, 1:-1] > 0])
+            seen = np.abs(d[w[:, 1, 1:-1] > 0])
             self._noise = float(np.median(seen)) / 0.6745 / 1.5 if seen.size else 0.0
         return self._noise / max(1, round(max(self.view.carm.shape) / edge_px))
 
@@ -204,19 +205,7 @@ def binned(picture: Array, weight: Array, k: int) -> tuple[Array, Array]:
     """Weighted mean over k x k blocks, and the mean weight; rows and columns cut to k."""
     if k == 1:
         return picture, weight
-    h, w = (n // k for n in picture.shape)
-    crop = slice(h * k), slice(w * k)
-    mass = _block_sum(weight[crop], k)
-    if float(weight[crop].min()) == 1.0 == float(weight[crop].max()):
-        return _block_sum(picture[crop], k) / np.float32(k * k), mass / np.float32(k * k)
-    total = _block_sum(picture[crop] * weight[crop], k)
-    return np.where(mass > 0, total / np.maximum(mass, 1e-6), 0).astype(np.float32), mass / np.float32(k * k)
-
-
-def _block_sum(x: Array, k: int) -> Array:
-    h, w = x.shape
-    rows = x.reshape(h // k, k, w).sum(1)  # rows first: contiguous additions
-    return rows.reshape(h // k, w // k, k).sum(2)
+    return _similarity.binned(picture, weight, k)
 
 
 def _checked(starts: Sequence[Start]) -> list[Start]:

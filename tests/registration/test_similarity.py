@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from similarity_reference import correlation
 
 from registration.similarity import GRADIENT, LOCAL_NCC, NCC, PATCHES, Correlation
 
@@ -38,6 +39,18 @@ def test_gradient_of_the_cost_is_that_of_the_value(measure, pair):
     assert np.allclose(normal.gradient, numeric, rtol=0.02, atol=0.01 * np.abs(numeric).max())
     assert np.allclose(normal.scores.sum(0), normal.gradient)
     assert np.linalg.eigvalsh(normal.hessian).min() > 0
+
+
+@pytest.mark.parametrize("measure", ALL.values(), ids=ALL)
+def test_compiled_measures_agree_with_the_plain_float64_ones(measure, pair):
+    moving, fixed, weight, rng = pair
+    jacobian = smooth(rng, 6, 50, 67)
+    likeness = measure.evaluate(moving, fixed, weight, jacobian)
+    value, hessian, gradient = correlation(measure, moving, fixed, weight, jacobian)
+    # sums of some thousand float32 products: a few 1e-6
+    assert likeness.value == pytest.approx(value, abs=1e-5)
+    assert np.abs(likeness.normal.hessian - hessian).max() < 1e-5 * np.abs(hessian).max()
+    assert np.abs(likeness.normal.gradient - gradient).max() < 1e-4 * np.abs(gradient).max()
 
 
 @pytest.mark.parametrize("measure", ALL.values(), ids=ALL)
@@ -102,3 +115,11 @@ def test_best_possible_correlation_follows_the_noise(pair):
     r, attainable = np.mean(found, 0)
     assert np.abs(r - attainable).max() < 0.03
     assert r.max() < 0.999
+
+
+def test_shapes_that_do_not_fit_are_refused(pair):
+    moving, fixed, weight, _ = pair
+    with pytest.raises(ValueError, match="shape"):
+        NCC.evaluate(moving, fixed[:-1], weight)
+    with pytest.raises(ValueError, match="shape"):
+        NCC.evaluate(moving, fixed, weight, np.zeros((6, 5, 5), np.float32))

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The compiled half of registration/similarity.py: what it computes is said in correlation.hpp.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include <optional>
+
+#include "correlation.hpp"
+
+namespace nb = nanobind;
+using Picture = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Stack = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+template <class T> static nb::object array(std::vector<T> values, std::vector<std::size_t> shape) {
+    auto* kept = new std::vector<T>(std::move(values));
+    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.data(), owner));
+}
+
+static void same(const Picture& a, const Picture& b) {
+    if (a.shape(0) != b.shape(0) || a.shape(1) != b.shape(1)) throw nb::value_error("pictures of different shapes");
+}
+
+static nb::tuple correlate(Picture moving, Picture fixed, Picture weight, std::optional<Stack> jacobian, bool gradient,
+                           int patch, double floor, int score) {
+    same(moving, fixed), same(moving, weight);
+    if (moving.shape(0) < 3 || moving.shape(1) < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
+    const int h = static_cast<int>(moving.shape(0)), w = static_cast<int>(moving.shape(1));
+    int n = 0;
+    if (jacobian) {
+        if (static_cast<int>(jacobian->shape(1)) != h || static_cast<int>(jacobian->shape(2)) != w)
+            throw nb::value_error("the jacobian belongs to another shape");
+        n = static_cast<int>(jacobian->shape(0));
+    }
+    std::optional<correlation::Correlation> made;
+    {
+        nb::gil_scoped_release release;
+        made.emplace(moving.data(), fixed.data(), weight.data(), h, w, correlation::Settings{gradient, patch, floor, score});
+        if (jacobian) made->normal_equations(jacobian->data(), n);
+    }
+    auto& r = made->result;
+    const std::size_t cells = r.r.size(), m = static_cast<std::size_t>(n), scores = n ? r.scores.size() / m : 0;
+    const double value = r.value;
+    return nb::make_tuple(value, array(std::move(r.r), {cells}), array(std::move(r.mass), {cells}),
+                          array(std::move(r.hessian), {m, m}), array(std::move(r.gradient), {m}),
+                          array(std::move(r.scores), {scores, m}));
+}
+
+static nb::object robust(Picture moving, Picture fixed, Picture weight, bool gradient, int patch, double floor) {
+    same(moving, fixed), same(moving, weight);
+    const std::size_t h = moving.shape(0), w = moving.shape(1);
+    if (h < 3 || w < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
+    std::vector<float> out(weight.data(), weight.data() + h * w);
+    {
+        nb::gil_scoped_release release;
+        correlation::Correlation(moving.data(), fixed.data(), weight.data(), static_cast<int>(h), static_cast<int>(w),
+                                 correlation::Settings{gradient, patch, floor, 0}).robust(out.data());
+    }
+    return array(std::move(out), {h, w});
+}
+
+// Correlation of each cell without any floor, the fixed picture's energy in it, and its weight.
+static nb::tuple patches(Picture moving, Picture fixed, Picture weight, bool gradient, int patch) {
+    same(moving, fixed), same(moving, weight);
+    if (moving.shape(0) < 3 || moving.shape(1) < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
+    correlation::Correlation made(moving.data(), fixed.data(), weight.data(), static_cast<int>(moving.shape(0)),
+                                  static_cast<int>(moving.shape(1)), correlation::Settings{gradient, patch, 0.0, 0});
+    const std::size_t n = made.result.r.size();
+    std::vector<double> energy(n);
+    for (std::size_t p = 0; p < n; ++p) energy[p] = made.energy_fixed(static_cast<int>(p));
+    return nb::make_tuple(array(std::move(made.result.r), {n}), array(std::move(energy), {n}),
+                          array(std::move(made.result.mass), {n}));
+}
+
+static nb::tuple binned(Picture picture, Picture weight, int k) {
+    same(picture, weight);
+    const std::size_t rows = picture.shape(0) / k, cols = picture.shape(1) / k;
+    std::vector<float> out(rows * cols), mass(rows * cols);
+    {
+        nb::gil_scoped_release release;
+        correlation::binned(picture.data(), weight.data(), static_cast<int>(picture.shape(1)), k, static_cast<int>(rows),
+                            static_cast<int>(cols), out.data(), mass.data());
+    }
+    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(mass), {rows, cols}));
+}
+
+NB_MODULE(_similarity, m) {
+    m.def("correlate", &correlate, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("jacobian").none(),
+          nb::arg("gradient"), nb::arg("patch"), nb::arg("floor"), nb::arg("score"));
+    m.def("robust", &robust, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"),
+          nb::arg("floor"));
+    m.def("patches", &patches, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"));
+    m.def("binned", &binned, nb::arg("picture"), nb::arg("weight"), nb::arg("k"));
+}
