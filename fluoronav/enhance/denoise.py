@@ -22,6 +22,7 @@ from registration.geometry import Array
 WHITE_EVIDENCE, WHITE_LINE, WHITE_POINT = 0.2847, 0.4440, 0.6017
 WHITE_LEFT, WHITE_KEPT = 0.45, 0.30
 MEDIAN_OF_NORMAL = 0.6745  # median magnitude over standard deviation
+CALIBRATED = 384  # pixels a side: enough blocks to find quiet ones, and bounded time
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
 STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
@@ -99,8 +100,9 @@ class Denoise:
         """State mean in the present law's scale, and the state's variance."""
         if item.law_before is None or item.law is None:
             return state.mean, state.variance
-        levels = np.interp(state.mean, item.law_before.forward, np.arange(item.law_before.forward.size))
-        mean = np.interp(levels, np.arange(item.law.forward.size), item.law.forward).astype(np.float32)
+        before, stored = item.law_before, np.arange(item.law.forward.size)
+        table = np.interp(np.interp(before.nodes(), before.forward, stored), stored, item.law.forward)
+        mean = kernels.lookup(state.mean, table.astype(np.float32), before.start, before.step)
         ratio = float(np.median(item.law_before.sigma) / np.median(item.law.sigma)) ** 2
         return mean, state.variance * np.float32(ratio)
 
@@ -160,8 +162,10 @@ def share_left(kept: Array, calibration: Calibration) -> Array:
 
 
 def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settings: DenoiseSettings) -> Calibration:
-    """The calibration with one more difference of frames in its running mean."""
-    change = (y - previous) / np.float32(np.sqrt(2))
+    """The calibration with one more difference of frames, over the middle of the picture, in its running mean."""
+    middle = tuple(slice(max((n - CALIBRATED) // 2, 0), max((n - CALIBRATED) // 2, 0) + CALIBRATED) for n in y.shape)
+    change = (y[middle] - previous[middle]) / np.float32(np.sqrt(2))
+    valid = valid[middle]
     none = np.zeros_like(change)
     whole = quiet_median(change, valid) or 1.0
     _, detail, along = kernels.parts(change)
