@@ -56,6 +56,9 @@ def test_a_round_field_is_found_and_a_dark_patient_is_not_taken_for_it() -> None
     assert (found != inside).mean() < 0.01  # the rim is one pixel wide
     patient = (120 - 100 * np.exp(-((columns - 20) / 60.0) ** 2) + noise).clip(0, 255).astype(np.uint8)
     assert blank_border([patient]).all()
+    dense = 1.0 + 4.5 * np.exp(-((columns - 10) / 50.0) ** 2)  # counts fall to a two-hundredth of the air's
+    counts = np.random.default_rng(1).poisson(20_000 * np.exp(-dense) * np.ones((200, 1))).astype(np.uint16)
+    assert blank_border([counts]).all()
 
 
 def test_a_marker_inside_coded_data_is_damage() -> None:
