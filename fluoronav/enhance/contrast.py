@@ -40,14 +40,12 @@ class Contrast:
         """Adds values, line_integrals, sigma, display, raw_display, i0 and relative to the item."""
         law, frame, clean, variance = item.law, item.frame, item.clean, item.variance
         assert law is not None and clean is not None and variance is not None
-        untouched = item.fresh is None  # nothing was denoised: the raw frame, bit for bit
-        values = (frame.pixels.astype(np.float32) if untouched
-                  else kernels.lookup(clean, law.restore, law.start, law.step))
-        i0, source = _unattenuated(frame, values, state)
+        i0, source = _unattenuated(frame, clean, law, state)
         p_table, s_table = _tables(law, frame, i0)
         raw = line_integral_of(np.arange(law.forward.size, dtype=np.float64), frame, i0).astype(np.float32)
-        p = np.take(raw, frame.pixels) if untouched else kernels.lookup(clean, p_table, law.start, law.step)
-        sigma = kernels.lookup(clean, s_table, law.start, law.step) * np.sqrt(variance)
+        values, p, sigma = kernels.picture(clean, variance, law.restore, p_table, s_table, law.start, law.step)
+        if item.fresh is None:  # nothing was denoised: the raw frame, bit for bit
+            values, p = frame.pixels.astype(np.float32), np.take(raw, frame.pixels)
         low, high = _window(p, frame.valid, state)
         grey = kernels.window(raw[None], low, high)[0]
         return ContrastState(low, high, i0, source), replace(
@@ -76,16 +74,16 @@ def _tables(law: NoiseLaw, frame: Frame, i0: float | None) -> tuple[Array, Array
     return p.astype(np.float32), (law.sigma * slope).astype(np.float32)
 
 
-def _unattenuated(frame: Frame, values: Array, state: ContrastState | None) -> tuple[float | None, str]:
+def _unattenuated(frame: Frame, clean: Array, law: NoiseLaw, state: ContrastState | None) -> tuple[float | None, str]:
     """(i0 above dark, where it is from); an estimate is followed slowly, so that pictures do not flicker."""
-    law = frame.intensity
-    if law.kind != "linear":
+    meaning = frame.intensity
+    if meaning.kind != "linear":
         return None, "none"
-    if law.i0 is not None and law.i0 > 0:
-        return float(law.i0), law.i0_source
-    inside = values[::4, ::4][frame.valid[::4, ::4]]
-    brightest = float(np.percentile(inside, I0_PERCENTILE)) if inside.size else 1.0
-    found = max(brightest - law.dark, 1.0)
+    if meaning.i0 is not None and meaning.i0 > 0:
+        return float(meaning.i0), meaning.i0_source
+    inside = clean[::4, ::4][frame.valid[::4, ::4]]
+    brightest = float(np.percentile(inside, I0_PERCENTILE)) if inside.size else law.start
+    found = max(float(np.interp(brightest, law.nodes(), law.restore)) - meaning.dark, 1.0)
     if state is None or state.i0 is None or abs(found / state.i0 - 1) > 0.2:
         return found, "estimated"
     return state.i0 * (found / state.i0) ** PACE, "estimated"

@@ -23,4 +23,5 @@ parts = _used.parts
 moved = _used.moved
 chosen = _used.chosen
 lookup = _used.lookup
+picture = _used.picture
 window = _used.window

@@ -125,6 +125,13 @@ def lookup(y: Array, table: Array, start: float, step: float) -> Array:
     return np.interp(y, nodes, table).astype(np.float32)
 
 
+def picture(y: Array, variance: Array, values: Array, p: Array, sigma: Array, start: float,
+            step: float) -> tuple[Array, Array, Array]:
+    """(stored values, line integrals, their standard deviation) of a clean picture, from three tables."""
+    return (lookup(y, values, start, step), lookup(y, p, start, step),
+            (lookup(y, sigma, start, step) * np.sqrt(variance)).astype(np.float32))
+
+
 def window(p: Array, low: float, high: float) -> Array:
     """Display grey (uint8) of line integrals between low (255) and high (0)."""
     grey = 255.5 - (p - low) * (255 / (high - low))

@@ -357,6 +357,39 @@ static Out lookup(In y, nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::
     return out;
 }
 
+// Stored values, line integrals and their standard deviation of a clean picture, from three tables at once.
+FLUORONAV_CLONES
+static void look_up_three(const float* __restrict y, const float* __restrict variance, std::size_t n,
+                          const float* __restrict a, const float* __restrict b, const float* __restrict c, int nodes,
+                          float start, float step, float* __restrict values, float* __restrict p,
+                          float* __restrict sigma) {
+    const float inverse = 1.0f / step, last = float(nodes - 1);
+    for (std::size_t i = 0; i < n; ++i) {
+        float at = (y[i] - start) * inverse;
+        at = at > 0 ? at : 0;
+        at = at < last ? at : last;
+        int k = int(at);
+        k = k < nodes - 2 ? k : nodes - 2;
+        const float t = at - float(k);
+        values[i] = (1 - t) * a[k] + t * a[k + 1];
+        p[i] = (1 - t) * b[k] + t * b[k + 1];
+        sigma[i] = ((1 - t) * c[k] + t * c[k + 1]) * std::sqrt(variance[i]);
+    }
+}
+
+using Table = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+static nb::tuple picture(In y, In variance, Table a, Table b, Table c, float start, float step) {
+    const int rows = int(y.shape(0)), cols = int(y.shape(1));
+    Out values = make(rows, cols), p = make(rows, cols), sigma = make(rows, cols);
+    {
+        nb::gil_scoped_release free;
+        look_up_three(y.data(), variance.data(), std::size_t(rows) * cols, a.data(), b.data(), c.data(),
+                      int(a.shape(0)), start, step, values.data(), p.data(), sigma.data());
+    }
+    return nb::make_tuple(values, p, sigma);
+}
+
 // Display grey of line integrals between low (255) and high (0): dense is dark.
 FLUORONAV_CLONES
 static void grey(const float* __restrict p, std::size_t n, float low, float scale, std::uint8_t* __restrict out) {
@@ -390,6 +423,7 @@ NB_MODULE(_kernels, module) {
     module.def("moved", &fluoronav::moved, "m"_a, "v"_a, "flow"_a, "trusted"_a, "price"_a);
     module.def("chosen", &fluoronav::chosen, "y"_a, "m0"_a, "v0"_a, "m1"_a, "v1"_a, "frame"_a);
     module.def("lookup", &fluoronav::lookup, "y"_a, "table"_a, "start"_a, "step"_a);
+    module.def("picture", &fluoronav::picture, "y"_a, "variance"_a, "values"_a, "p"_a, "sigma"_a, "start"_a, "step"_a);
     module.def("window", &fluoronav::window, "p"_a, "low"_a, "high"_a);
     module.def("spatial", &fluoronav::spatial, "m"_a, "v"_a, "line_scale"_a, "point_scale"_a, "low"_a, "high"_a, "least"_a);
 }

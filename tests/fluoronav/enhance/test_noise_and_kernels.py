@@ -84,7 +84,8 @@ def test_compiled_kernels_compute_what_their_twins_do(shape: tuple[int, int]) ->
     for name, arguments in {
             "evidence": (y, m, v, 1.5), "temporal": (y, z, m, v, 1.5, 3.0, 2.0, 3.0, 0.1),
             "spatial": (y, v, 2.0, 2.0, 2.0, 3.0, 0.2), "parts": (y,), "moved": (m, v, flow, trusted, 0.15),
-            "chosen": (y, m, v, m * 1.2, v + 0.1, 1.5), "lookup": (y, table, -2.0, 0.1)}.items():
+            "chosen": (y, m, v, m * 1.2, v + 0.1, 1.5), "lookup": (y, table, -2.0, 0.1),
+            "picture": (y, v, table, table[::-1].copy(), table, -2.0, 0.1)}.items():
         ours, twin = getattr(kernels, name)(*arguments), getattr(reference, name)(*arguments)
         for one, other in zip(ours if isinstance(ours, tuple) else (ours,),
                               twin if isinstance(twin, tuple) else (twin,), strict=True):
