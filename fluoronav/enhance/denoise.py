@@ -36,8 +36,8 @@ class DenoiseSettings:
     same for the spatial part; detail_least: share of the detail that always stays."""
 
     floor: float = 0.07
-    gate_low: float = 2.4
-    gate_high: float = 3.3
+    gate_low: float = 3.1
+    gate_high: float = 3.9
     detail_low: float = 1.6
     detail_high: float = 2.6
     detail_least: float = 0.25
