@@ -23,6 +23,7 @@ ANGLE_MM = 2.0  # opposite directions count as 2 * this: at crossings a point fi
 ALONG = 0.05  # weight of the residual along a vessel: keeps a single straight vessel from sliding freely
 WORST_CONDITION = 1e12  # rad against mm make 1e6 of it
 SINGLE_TURN_DEG = 4.0  # poses closer than that are one for a person: no twin
+TRUNCATE_MM, NEAR_MM, TIGHT_MM = 3.0, 2.0, 0.7
 EMPTY_WEIGHT = 0.5  # a claimed vessel unseen weighs half of a seen vessel unexplained: it may hold no contrast
 
 
@@ -84,7 +85,8 @@ class Fit:
 
     cost: mean truncated distance of both directions, mm; seen_mm: mean distance of the 90 % nearest
     skeleton points to the curves; explained: share of skeleton points within 2 mm; filled: share of
-    curve points in the field within 2 mm of the skeleton; in_field: share of curve points inside it;
+    curve points in the field within 2 mm of the skeleton; tight: of those near, the share within
+    0.7 mm; in_field: share of curve points inside it;
     normal: (9, 9) weighted normal equations of the pose and of (ln SDD, principal u px, v px);
     residual_mm: weighted spread; weights: their sum.
     """
@@ -94,6 +96,7 @@ class Fit:
     seen_mm: float
     explained: float
     filled: float
+    tight: float
     in_field: float
     normal: Float64
     residual_mm: float
@@ -126,26 +129,52 @@ def fit(curves: Curves, seen: Seen, pose: Float64, scales_mm: tuple[float, ...],
     return pose
 
 
-def judged(curves: Curves, seen: Seen, pose: Float64, truncate_mm: float = 3.0) -> Fit:
+def judged(curves: Curves, seen: Seen, pose: Float64) -> Fit:
     """How well a pose explains the skeleton, plain distances without directions."""
-    flat, _, _, ok = _projected(curves.moved(pose), seen)
-    inside = flat[ok][seen.in_field(flat[ok])]
-    nothing = Fit(pose, truncate_mm, np.inf, 0.0, 0.0, 0.0, np.zeros((9, 9)), np.inf, 0.0)
-    if len(inside) < 5:
+    to_curve, to_skeleton = distances(curves, seen, pose)
+    inside = np.isfinite(to_skeleton)
+    nothing = Fit(pose, TRUNCATE_MM, np.inf, 0.0, 0.0, 0.0, 0.0, np.zeros((9, 9)), np.inf, 0.0)
+    if inside.sum() < 5:
         return nothing
-    to_curve = cKDTree(flat[ok]).query(seen.points)[0]
-    to_skeleton = cKDTree(seen.points).query(inside)[0]
-    cost = (np.minimum(to_curve, truncate_mm).mean()
-            + EMPTY_WEIGHT * np.minimum(to_skeleton, truncate_mm).mean()) / (1 + EMPTY_WEIGHT)
+    cost = _cost(to_curve, to_skeleton[inside])
     nearest = np.sort(to_curve)[: max(1, int(0.9 * len(to_curve)))]
     residuals = _residuals(curves, seen, pose, 1.0)
     if residuals is None:
         return nothing
     r, jacobian, weight, _ = residuals
     spread = float(np.sqrt((weight * r * r).sum() / max(weight.sum(), 1e-9)))
-    return Fit(pose, float(cost), float(nearest.mean()), float((to_curve < 2).mean()),
-               float((to_skeleton < 2).mean()), len(inside) / len(flat),
-               (jacobian.T * weight) @ jacobian, spread, float(weight.sum()))
+    near = np.concatenate([to_curve[to_curve < NEAR_MM], to_skeleton[to_skeleton < NEAR_MM]])
+    return Fit(pose, cost, float(nearest.mean()), float((to_curve < NEAR_MM).mean()),
+               float((to_skeleton[inside] < NEAR_MM).mean()), float((near < TIGHT_MM).mean()) if near.size else 0.0,
+               float(inside.mean()), (jacobian.T * weight) @ jacobian, spread, float(weight.sum()))
+
+
+def distances(curves: Curves, seen: Seen, pose: Float64) -> tuple[Float64, Float64]:
+    """From each skeleton point to the nearest projected curve, and from each curve point to the nearest
+    skeleton point (infinite outside the field), mm at the isocenter."""
+    flat, _, _, ok = _projected(curves.moved(pose), seen)
+    inside = np.flatnonzero(ok)[seen.in_field(flat[ok])]
+    to_skeleton = np.full(len(flat), np.inf)
+    if len(inside) == 0:
+        return np.full(len(seen.points), np.inf), to_skeleton
+    to_skeleton[inside] = cKDTree(seen.points).query(flat[inside])[0]
+    return cKDTree(flat[ok]).query(seen.points)[0], to_skeleton
+
+
+def rivalry(curves: Curves, seen: Seen, pose: Float64, other: Curves, other_pose: Float64) -> float:
+    """Cost of a pose as a share of a rival's, over the points that at least one of them explains: what
+    neither does (a catheter, an empty branch) tells nothing about which is right."""
+    a, b = distances(curves, seen, pose), distances(other, seen, other_pose)
+    told = np.minimum(a[0], b[0]) < NEAR_MM
+    there = np.isfinite(a[1]) & np.isfinite(b[1]) & (np.minimum(a[1], b[1]) < NEAR_MM)
+    if not told.any() or not there.any():
+        return 1.0
+    return _cost(a[0][told], a[1][there]) / max(_cost(b[0][told], b[1][there]), 1e-9)
+
+
+def _cost(to_curve: Float64, to_skeleton: Float64) -> float:
+    return float((np.minimum(to_curve, TRUNCATE_MM).mean()
+                  + EMPTY_WEIGHT * np.minimum(to_skeleton, TRUNCATE_MM).mean()) / (1 + EMPTY_WEIGHT))
 
 
 def _bounded(xi: Float64) -> Float64:

@@ -68,7 +68,8 @@ class ImplantModel:
             raise BadInput("starts", got="none", expected="at least one pose", remedy="use search")
         scene = Scene.of(view)
         search = ShiftSearch(scene, FARTHEST_MM)
-        proposals = [p for start in starts for p in self._around(start, scene, search)]
+        proposals = [p for start in starts
+                     for p in ([start] if start.name == "search" else self._around(start, scene, search))]
         return self._settled(scene, proposals, settings)
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from registration.confidence import error_at
-from registration.curve_fit import SINGLE_TURN_DEG, Curves, Fit, Seen, fit, judged, spread_of_fit
+from registration.curve_fit import SINGLE_TURN_DEG, Curves, Fit, Seen, fit, judged, rivalry, spread_of_fit
 from registration.errors import BadInput
 from registration.geometry import Float64, Rigid, carm_from_patient_at
 from registration.line_search import best_shifts
@@ -35,6 +35,8 @@ REFLECTED_RATIO = 0.95  # and of the mirror image's: no motion makes one, so a s
 FARTHEST_DEG = 30.0  # from the gantry's angles: patients do not lie that much askew
 WORST_SEEN_MM = 1.5  # mean distance of a fit that may be accepted
 LEAST_EXPLAINED, LEAST_FILLED = 0.7, 0.35
+# where half of what is seen is no vessel (catheter, wire): the rest must lie tightly and be nearly whole
+CLUTTERED_EXPLAINED, CLUTTERED_FILLED, CLUTTERED_TIGHT = 0.4, 0.55, 0.88
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class VesselModel:
         if refusal:
             return Registration.lost(refusal, start=starts[0].name)
         seen = Seen.of(skeleton, view.carm)
-        proposals = [p for start in starts for p in self._around(start, seen)]
+        proposals = [p for start in starts
+                     for p in ([start] if start.name == "search" else self._around(start, seen))]
         return self._settled(view, seen, skeleton, proposals, settings)
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
@@ -138,7 +141,7 @@ class VesselModel:
         if twin is not None and twin.cost < best.fit.cost:
             best, twin = _Answer(twin, best.start), best.fit
         reflected = self._mirrored(seen, best.fit.pose, proper=False)
-        return _gated(self, view, skeleton, best, twin, reflected, settings)
+        return _gated(self, view, seen, skeleton, best, twin, reflected, settings)
 
     def _refined(self, seen: Seen, pose: Float64, start: Start) -> _Answer:
         pose = fit(self.curves.every(1200), seen, pose, FINE_SCALES_MM, 12)
@@ -186,11 +189,14 @@ def _too_little(skeleton: Skeleton, view: View) -> str:
     return ""
 
 
-def _gated(model: VesselModel, view: View, skeleton: Skeleton, best: _Answer, twin: Fit | None,
+def _gated(model: VesselModel, view: View, seen: Seen, skeleton: Skeleton, best: _Answer, twin: Fit | None,
            reflected: Fit | None, settings: Settings) -> Registration:
     f = best.fit
-    numbers = {"seen_mm": f.seen_mm, "explained": f.explained, "filled": f.filled, "cost_mm": f.cost}
-    if f.seen_mm > WORST_SEEN_MM or f.explained < LEAST_EXPLAINED or f.filled < LEAST_FILLED:
+    numbers = {"tight": f.tight, "seen_mm": f.seen_mm, "explained": f.explained, "filled": f.filled, "cost_mm": f.cost}
+    plain = f.seen_mm <= WORST_SEEN_MM and f.explained >= LEAST_EXPLAINED and f.filled >= LEAST_FILLED
+    cluttered = (f.explained >= CLUTTERED_EXPLAINED and f.filled >= CLUTTERED_FILLED
+                 and f.tight >= CLUTTERED_TIGHT)
+    if not (plain or cluttered):
         return Registration.lost(
             f"the tree does not fit the vessels seen: {f.explained:.0%} of them explained, mean distance "
             f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast",
@@ -199,26 +205,25 @@ def _gated(model: VesselModel, view: View, skeleton: Skeleton, best: _Answer, tw
     length = len(skeleton) * view.carm.mm_per_px_at_isocenter
     spread = spread_of_fit(f.normal, f.residual_mm, f.weights, max(1.0, length / CORRELATION_MM), view.carm)
     error = None if spread is None else error_at(spread, view.carm, f.pose, target)
-    why, others = _doubt(f, twin, reflected, error, best.start, settings)
+    for name, rival in (("mirror_ratio", twin), ("reflected_ratio", reflected)):
+        if rival is not None:
+            numbers[name] = rivalry(model.curves, seen, f.pose, model.curves, rival.pose)
+    why, others = _doubt(f, twin, reflected, error, best.start, numbers, settings)
     outcome = Outcome.AMBIGUOUS if why else Outcome.ACCEPTED
     why = why or f"{f.explained:.0%} of the vessels seen lie on the tree, {f.seen_mm:.2f} mm away on average"
-    if twin is not None:
-        numbers["mirror_ratio"] = f.cost / max(twin.cost, 1e-9)
-    if reflected is not None:
-        numbers["reflected_ratio"] = f.cost / max(reflected.cost, 1e-9)
     covariance = None if spread is None else spread.covariance
     return Registration(outcome, why, f.pose, covariance, error, -f.cost, best.start.name,
                         alternatives=others, quality=numbers)
 
 
 def _doubt(f: Fit, twin: Fit | None, reflected: Fit | None, error: ErrorEstimate | None,
-           start: Start, settings: Settings) -> tuple[str, tuple[Float64, ...]]:
+           start: Start, numbers: dict[str, float], settings: Settings) -> tuple[str, tuple[Float64, ...]]:
     """(why the pose cannot be accepted, other poses); an empty sentence where it can."""
-    if reflected is not None and f.cost > REFLECTED_RATIO * reflected.cost:
+    if reflected is not None and numbers["reflected_ratio"] > REFLECTED_RATIO:
         return ("the mirror image of the tree fits as well "
                 f"({reflected.seen_mm:.2f} against {f.seen_mm:.2f} mm): the picture may be seen from the other "
                 "side (check --seen-from) or depth be reversed; take a second view", (f.pose,))
-    if twin is not None and f.cost > MIRROR_RATIO * twin.cost:
+    if twin is not None and numbers["mirror_ratio"] > MIRROR_RATIO:
         return (f"a pose with depth reversed fits nearly as well ({twin.seen_mm:.2f} against {f.seen_mm:.2f} mm): "
                 "one view does not tell them apart; turn the C-arm by 20 degrees and register again", (twin.pose,))
     askew = Rigid.angle_deg(f.pose @ Rigid.inverse(start.carm_from_patient))
