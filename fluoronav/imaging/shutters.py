@@ -60,7 +60,8 @@ def blank_border(pictures: list[Array]) -> Array:
     """Mask (rows, columns), False where a border touching the edge of the picture is blank in all pictures.
 
     Blank is what a collimator or an image intensifier's round field leaves: within two grey steps (0.3 %
-    of the range) of the darkest part of the edge, still in time, connected to the edge and set off by a jump from the field.
+    of the range) of the darkest part of the edge, still in time, connected to the edge and set off by a
+    jump from the field.
     """
     import cv2
 
