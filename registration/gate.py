@@ -54,8 +54,9 @@ class Evidence:
     start: str
 
 
-def fit_of(moving: Array, fixed: Array, weight: Array, noise: float) -> Fit:
-    """Patch by patch agreement of a computed and a measured picture (h, w); noise: its sigma per pixel."""
+def fit_of(moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
+    """Patch by patch agreement of a computed and a measured picture (h, w); noise (h, w): what it would
+    show if nothing but noise were measured."""
     r, attainable = _MEASURE.patches(moving, fixed, weight, noise)
     tells = attainable > 0.5
     if not tells.any():

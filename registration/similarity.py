@@ -90,14 +90,13 @@ class Correlation:
         """Redescending weights of what is left after the best scale and offset of each patch."""
         return np.asarray(_similarity.robust(moving, fixed, weight, self.gradient, self.patch_px or 64, self.floor))
 
-    def patches(self, moving: Array, fixed: Array, weight: Array, noise: float) -> tuple[Float64, Float64]:
-        """Correlation of each patch (n,) and the best that noise of that sigma a pixel allows it (n,).
+    def patches(self, moving: Array, fixed: Array, weight: Array, noise: Array) -> tuple[Float64, Float64]:
+        """Correlation of each patch (n,) and the best that the noise in `fixed` allows it (n,).
 
-        Patches less than half seen are left out.
+        noise (h, w) is a picture of the noise alone. Patches less than half seen are left out.
         """
         r, energy, mass = _similarity.patches(moving, fixed, weight, self.gradient, self.patch_px or 0)
-        # a central difference has twice the variance, in each of its two channels
-        lost = mass * noise**2 * (4.0 if self.gradient else 1.0)
+        _, lost, _ = _similarity.patches(moving, noise, weight, self.gradient, self.patch_px or 0)
         attainable = np.sqrt(np.clip(1 - lost / np.maximum(energy, 1e-30), 0, 1))
         full = (self.patch_px or max(weight.shape)) ** 2
         seen = mass > 0.5 * min(full, mass.max())

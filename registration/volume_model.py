@@ -53,7 +53,8 @@ class VolumeModel:
     def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2) -> None:
         if float(attenuation.data.min()) < 0 or not float(attenuation.data.max()) > 0:
             raise BadInput("attenuation volume",
-                           got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}", expected="attenuation in 1/mm, nowhere negative and somewhere above 0",
+                           got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}",
+                           expected="attenuation in 1/mm, nowhere negative and somewhere above 0",
                            remedy="check the CT's rescale slope and intercept")
         self.attenuation = attenuation
         self.target_assumed = target_mm is None
@@ -139,9 +140,9 @@ class VolumeModel:
         carm = ladder.carm(last.edge_px)
         spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
                            solution.jacobians[0], carm)
-        sight = ladder.sight(GATE_EDGE_PX)
+        sight, noise = ladder.halves(GATE_EDGE_PX)
         picture, _ = self.render(sight.carm)(sight.carm, pose, False)
-        fit = fit_of(picture, sight.fixed, sight.weight, ladder.noise(GATE_EDGE_PX))
+        fit = fit_of(picture, sight.fixed, sight.weight, noise)
         evidence = Evidence(fit, spread, error_at(spread, carm, pose, self.target_mm), rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread)
 
@@ -159,32 +160,32 @@ class Ladder:
     def __init__(self, view: View) -> None:
         self.view = view
         self._sights: dict[int, Sight] = {}
-        self._noise: float | None = None
 
     def sight(self, edge_px: int) -> Sight:
         """The view with its longer edge at about that many pixels (never enlarged)."""
         k = max(1, round(max(self.view.carm.shape) / edge_px))
         if k not in self._sights:
-            fixed, weight = binned(self.view.line_integrals, self.view.weight, k)
+            fixed, weight = binned(self.view.line_integrals, self.view.weight, k, counts=not self.view.relative)
             self._sights[k] = Sight(fixed, weight, self.view.carm.binned(k))
         return self._sights[k]
 
     def carm(self, edge_px: int) -> CArm:
         return self.sight(edge_px).carm
 
-    def noise(self, edge_px: int) -> float:
-        """Standard deviation of the noise at a resolution, from the finest one's second differences.
+    def halves(self, edge_px: int) -> tuple[Sight, Array]:
+        """The view at a resolution (at most half of its own), and a picture of its noise there.
 
-        Source: Immerkaer 1996. Structure adds little to the median; blurred noise comes out low.
+        The pixels of each block are dealt to two halves like the fields of a chess board; half of the
+        difference of their means has the noise of the whole's mean, wherever it is and whatever its law,
+        and hardly any structure.
         """
-        if self._noise is None:
-            p, w = (x[: x.shape[0] // 8 * 8].reshape(-1, 8, x.shape[1])[:, :3]  # three rows of eight tell enough
-                    for x in (self.view.line_integrals, self.view.weight))
-            d = p[:, 1] - 0.5 * (p[:, 0] + p[:, 2])
-            d = d[:, 1:-1] - 0.5 * (d[:, :-2] + d[:, 2:])
-            seen = np.abs(d[w[:, 1, 1:-1] > 0])
-            self._noise = float(np.median(seen)) / 0.6745 / 1.5 if seen.size else 0.0
-        return self._noise / max(1, round(max(self.view.carm.shape) / edge_px))
+        view = self.view
+        k = max(2, round(max(view.carm.shape) / edge_px))
+        field = (np.add.outer(*(np.arange(n) for n in view.carm.shape)) % 2).astype(np.float32)
+        one, _ = binned(view.line_integrals, view.weight * field, k, counts=not view.relative)
+        two, _ = binned(view.line_integrals, view.weight * (1 - field), k, counts=not view.relative)
+        _, mass = binned(view.line_integrals, view.weight, k)
+        return Sight(0.5 * (one + two), mass, view.carm.binned(k)), 0.5 * (one - two)
 
     def fault(self) -> str:
         """Why there is nothing to register in this view, or an empty string."""
@@ -201,11 +202,19 @@ class Ladder:
         return ""
 
 
-def binned(picture: Array, weight: Array, k: int) -> tuple[Array, Array]:
-    """Weighted mean over k x k blocks, and the mean weight; rows and columns cut to k."""
+def binned(picture: Array, weight: Array, k: int, *, counts: bool = False) -> tuple[Array, Array]:
+    """Weighted mean over k x k blocks, and the mean weight; rows and columns cut to k.
+
+    counts: average exp(-p) instead of p, as a detector with larger pixels would. Where only a few photons
+    arrive, the mean of logarithms is biased and ruled by the emptiest pixels.
+    """
     if k == 1:
         return picture, weight
-    return _similarity.binned(picture, weight, k)
+    if not counts:
+        return _similarity.binned(picture, weight, k)
+    least = np.float32(picture.min())
+    signal, mass = _similarity.binned(np.exp(least - picture), weight, k)
+    return least - np.log(np.maximum(signal, np.float32(1e-30))), mass
 
 
 def _checked(starts: Sequence[Start]) -> list[Start]:

@@ -66,7 +66,7 @@ def rtk_line_integrals(volumes: Sequence[Volume], carm: CArm, carm_from_patient:
     """Line integrals (h, w) of each volume by itk-rtk's Joseph projector. Raises BadInput without itk-rtk."""
     try:
         import itk
-        from itk import RTK as rtk  # noqa: N811 - the module's own name
+        from itk import RTK as rtk
     except ImportError as cause:
         raise BadInput("itk-rtk", got="not installed", expected="the projector that makes the truth",
                        remedy="pip install 'fluoronav[test]'") from cause
