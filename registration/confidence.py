@@ -61,7 +61,8 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     prior = prior or IntrinsicPrior()
     pitch_v, pitch_u = carm.pitch_mm_row_col
     sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    normal = similarity.evaluate(moving, fixed, weight, np.concatenate([jacobian, _by_intrinsics(jacobian, carm)])).normal
+    both = np.concatenate([jacobian, _by_intrinsics(jacobian, carm)])
+    normal = similarity.evaluate(moving, fixed, weight, both).normal
     unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
     if normal is None or not np.isfinite(normal.hessian).all():
         return unseen

@@ -18,6 +18,9 @@ Progress = Callable[[float, str], None]
 # name -> (module, what it measures)
 BENCHES: dict[str, tuple[str, str]] = {
     "real": ("fluoronav.bench.real", "registration on the real images: vessel phantom, knee implant, chest CT"),
+    "register": ("fluoronav.bench.register", "a chest CT found from starts near, far and from none"),
+    "track": ("fluoronav.bench.track", "a breathing chest followed over 300 frames"),
+    "gate": ("fluoronav.bench.gate", "wrong patients, sides and bounds: 3,000 simulated registrations"),
     "enhance": ("fluoronav.bench.enhance", "noise, a moving wire in real noise, speed of the chain"),
 }
 

@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from fluoronav.bench.figure import Figure, Progress, shared_data
-from fluoronav.bench.truth import Physics, fluoroscopy, random_motion, target_errors, targets_around, two_materials
-from registration.geometry import CArm, Rigid, Volume, attenuation_from_hu, carm_from_patient_at
+from fluoronav.bench.truth import (
+    Physics,
+    fluoroscopy,
+    random_motion,
+    random_view,
+    target_errors,
+    targets_around,
+    two_materials,
+)
+from registration.geometry import CArm, Volume, attenuation_from_hu
 from registration.model import Settings, Start, View
 from registration.result import Outcome
 from registration.volume_model import VolumeModel
@@ -58,8 +66,7 @@ def register_many(volume_hu: Volume, count: int, bounds: tuple[float, float, flo
     targets = targets_around(volume_hu.center_mm, rng)
     rows = []
     for n in range(count):
-        true = Rigid.exp(rng.normal(size=6) * (0.05, 0.05, 0.05, 8, 8, 15)) @ carm_from_patient_at(
-            rng.uniform(-35, 35), rng.uniform(-20, 20), volume_hu.center_mm)
+        true = random_view(rng, volume_hu.center_mm)
         picture = fluoroscopy(materials, CARM, true, Physics(gain=rng.uniform(0.5, 2)), rng)
         view = View(picture, np.ones_like(picture), CARM)
         start = Start(random_motion(rng, *bounds) @ true)

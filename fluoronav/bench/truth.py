@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from registration.errors import BadInput
-from registration.geometry import Array, CArm, Float64, Rigid, Volume
+from registration.geometry import Array, CArm, Float64, Rigid, Volume, carm_from_patient_at
 
 # An 80 kVp beam in three bins (keV, share of the detected signal) with the attenuation of water and of
 # cortical bone in 1/mm. Source: NIST XCOM (Hubbell & Seltzer 2004), bone 1.92 g/cm3.
@@ -114,7 +114,8 @@ def _wire(shape: tuple[int, int]) -> Array:
     return line / line.max()
 
 
-def random_motion(rng: np.random.Generator, angle_deg: float, offset_mm: float, depth_mm: float | None = None) -> Float64:
+def random_motion(rng: np.random.Generator, angle_deg: float, offset_mm: float,
+                  depth_mm: float | None = None) -> Float64:
     """A start's error: uniform axis, angle and offset uniform up to the bound; with `depth_mm` the offset
     is in the picture's plane and the depth is uniform up to its own bound."""
     axis = rng.normal(size=3)
@@ -126,6 +127,12 @@ def random_motion(rng: np.random.Generator, angle_deg: float, offset_mm: float, 
     if depth_mm is not None:
         shift[2] = rng.uniform(-depth_mm, depth_mm)
     return Rigid.translation(*shift) @ Rigid.exp([*turn, 0, 0, 0])
+
+
+def random_view(rng: np.random.Generator, center_mm: Float64) -> Float64:
+    """A usual pose: 35 deg LAO to RAO, 20 deg cranial to caudal, the patient some millimeters and degrees off."""
+    lying = Rigid.exp(rng.normal(size=6) * (0.05, 0.05, 0.05, 8, 8, 15))
+    return lying @ carm_from_patient_at(rng.uniform(-35, 35), rng.uniform(-20, 20), center_mm)
 
 
 def targets_around(center_mm: Float64, rng: np.random.Generator) -> Float64:
