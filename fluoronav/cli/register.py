@@ -89,7 +89,7 @@ def _table(entries: list[dict[str, Any]]) -> None:
 
     vessels = any("vessel_mm_after" in e for e in entries)
     table = Table("file", "frame", "outcome", "projected mm", "3D mm", "ms",
-                  *(["vessels mm"] if vessels else []), "why")
+                  *(["vessels mm"] if vessels else []))
     colors = {"ACCEPTED": "green", "AMBIGUOUS": "yellow", "LOST": "red"}
     for e in entries:
         row = [Path(e["file"]).name, "mean" if e["index"] is None else str(e["index"]),
@@ -97,8 +97,11 @@ def _table(entries: list[dict[str, Any]]) -> None:
                _mm(e["expected_error_mm"]), f"{e['elapsed_ms']:.0f}"]
         if vessels:
             row.append(f"{_mm(e.get('vessel_mm_before'))} -> {_mm(e.get('vessel_mm_after'))}")
-        table.add_row(*row, e["why"])
-    Console().print(table)
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for e in entries:
+        console.print(f"{Path(e['file']).name}: {e['why']}", soft_wrap=True, markup=False)
 
 
 def _mm(value: float | None) -> str:
