@@ -39,9 +39,8 @@ def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
         assert case.implant is not None
         return ImplantModel(case.implant, target_mm=target)
     if kind == "volume":
-        from registration.volume_model import VolumeModel
-
         from registration.geometry import attenuation_from_hu
+        from registration.volume_model import VolumeModel
 
         volume = case.volume_hu
         assert volume is not None
@@ -62,6 +61,15 @@ def kinds_of(case: Case) -> list[Kind]:
     if case.centerlines:
         kinds.append("vessels")
     return kinds
+
+
+def kinds_to_try(case: Case, by: Kind | None) -> list[Kind | None]:
+    """What a picture is registered by, in turn until one is accepted: the choice, or the first kind; a
+    case with CT and vessels may be seen with contrast where its bones do not tell enough."""
+    kinds = kinds_of(case)
+    if by is not None or not kinds or kinds[0] != "volume":
+        return [by]
+    return [kind for kind in kinds if kind != "implant"]
 
 
 def center_of(case: Case, kind: str) -> tuple[Float64, str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluoronav.imaging import Run, open_run
-from fluoronav.locate.models import Kind, center_of, model_for_case
+from fluoronav.locate.models import Kind, center_of, kinds_to_try, model_for_case
 from fluoronav.locate.pictures import Picture, pictures_of, view_of
 from fluoronav.locate.starts import InitEntry, pose_at_angles, read_init, starts_for
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Float64
 from registration.model import Model, Settings, View
-from registration.result import Registration
+from registration.result import Outcome, Registration
 
 if TYPE_CHECKING:
     from fluoronav.case import Case
@@ -62,8 +62,9 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
     for run in runs:
         if run.geometry_error is not None and _geometry_needed(run, options):
             raise run.geometry_error
-    model = model_for_case(case, options.settings, by=options.by, target_mm=options.target_mm)
-    center, what = center_of(case, model.kind)
+    models = [model_for_case(case, options.settings, by=kind, target_mm=options.target_mm)
+              for kind in kinds_to_try(case, options.by)]
+    center, what = center_of(case, models[0].kind)
     inits: Sequence[str | InitEntry] = [options.init] * len(runs)
     if options.init not in ("angles", "search"):
         inits = read_init(options.init, [str(run.path) for run in runs])
@@ -80,7 +81,15 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
             progress(k / len(runs), run.name)
         for picture in pictures_of(run, index=options.index, all_frames=options.all_frames):
             say(f"{run.name}: registered on {picture.note}")
-            out.append(_located(model, run, picture, center, init, options.settings))
+            found = _located(models[0], run, picture, center, init, options.settings)
+            for other in models[1:]:
+                if found.registration.outcome is Outcome.ACCEPTED:
+                    break
+                say(f"{run.name}: {found.entry['outcome']} by its {models[0].kind}; trying its {other.kind}")
+                second = _located(other, run, picture, center, init, options.settings)
+                if second.registration.outcome is Outcome.ACCEPTED:
+                    found = second
+            out.append(found)
     return out
 
 
@@ -99,7 +108,7 @@ def _located(model: Model, run: Run, picture: Picture, center: Float64, init: st
     before = init.carm_from_patient if isinstance(init, InitEntry) else pose_at_angles(run, picture.frame, center)
     entry = entry_of(answer, file=str(run.path), index=picture.index, elapsed_ms=elapsed)
     entry.update(_vessel_figures(model, view, before, answer))
-    entry["picture"] = picture.note
+    entry |= {"by": model.kind, "picture": picture.note}
     return Located(entry, answer, picture)
 
 

@@ -164,3 +164,32 @@ def test_tolerance_decides_what_is_accepted(tmp_path: Path) -> None:
     strict = Options(settings=Settings(tolerance_mm=0.001))
     (found,) = register_frames(case, runs, strict)
     assert found.entry["outcome"] == "AMBIGUOUS" and "tolerance" in found.entry["why"]
+
+
+def test_a_case_with_ct_and_vessels_is_found_by_its_vessels_where_the_ct_says_nothing(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluoronav.locate import models
+    from registration.geometry import Volume
+    from registration.result import Registration
+
+    case, _, grey = scene()
+    case.volume_hu = Volume(np.zeros((4, 4, 4), np.float32), np.diag([50.0, 50, 50, 1]) - np.outer(
+        [75 - c for c in (*case.centerlines["tree"].points.mean(0), 75)], [0, 0, 0, 1]))
+    real = models.model_for_case
+
+    class Silent:
+        kind = "volume"
+
+        def register(self, *_: Any) -> Registration:
+            return Registration.lost("nothing of the CT is seen")
+
+    monkeypatch.setattr("fluoronav.locate.registering.model_for_case",
+                        lambda c, s, by, target_mm: Silent() if by == "volume" else real(c, s, by=by))
+    carm = write_pngs(tmp_path / "run", noisy(grey, 3))
+    runs, _ = expand([tmp_path / "run"], Options(carm_files=(carm,)))
+    said: list[str] = []
+    (found,) = register_frames(case, runs, Options(), say=said.append)
+    assert found.entry["outcome"] == "ACCEPTED" and found.entry["by"] == "vessels"
+    assert any("trying its vessels" in line for line in said)
+    (only,) = register_frames(case, runs, Options(by="volume"))
+    assert only.entry["outcome"] == "LOST" and only.entry["by"] == "volume"
