@@ -138,11 +138,11 @@ class VolumeModel:
                 settings: Settings) -> _Answer:
         pose = solution.room_from_body[0]
         carm = ladder.carm(last.edge_px)
-        spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
-                           solution.jacobians[0], carm)
         sight, noise = ladder.halves(GATE_EDGE_PX)
         picture, _ = self.render(sight.carm)(sight.carm, pose, False)
         fit = fit_of(picture, sight.fixed, sight.weight, noise)
+        spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
+                           solution.jacobians[0], carm, agreement=fit.agreement)
         evidence = Evidence(fit, spread, error_at(spread, carm, pose, self.target_mm), rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread)
 
