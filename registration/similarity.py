@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from registration import _similarity
+import registration._similarity as _similarity
 from registration.geometry import Array, Float64
 
 
