@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fluoronav.machine import cpu_name, shared_root
 from registration.errors import BadInput
 
 Progress = Callable[[float, str], None]
@@ -56,22 +57,13 @@ def machine() -> dict[str, Any]:
     """The processor, its cores, and the projector path in use."""
     from registration.projector import projector_path
 
-    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "projector": projector_path(),
+    return {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "projector": projector_path(),
             "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def shared_data() -> Path:
     """The folder of real images: FLUORONAV_SHARED, else ../shared beside the repository."""
-    root = Path(os.environ.get("FLUORONAV_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+    root = shared_root()
     if not (root / "data").is_dir():
         raise BadInput("real images", got=f"no folder {root / 'data'}",
                        expected="the real images that this benchmark measures on",
