@@ -4,9 +4,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+
+
+class Answer(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
 
 SHARED = Path(os.environ.get("FLUORONAV_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -27,3 +39,23 @@ def shared_checks() -> Path:
     if not folder.is_dir():
         pytest.skip("the scorers (../shared/checks, or FLUORONAV_SHARED) are not on this machine")
     return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs `fluoronav ARGS...` through its real entry point: (exit code, stdout, stderr)."""
+
+    def run(*args: object) -> Answer:
+        from fluoronav.cli.app import main
+
+        monkeypatch.setattr("sys.argv", ["fluoronav", *(str(a) for a in args)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return run
