@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 
 
-
 class Answer(NamedTuple):
     """What a command did."""
 
