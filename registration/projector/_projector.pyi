@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+from registration.geometry import Array, Float64
+
+PAD: int
+
+def paths() -> list[str]: ...
+def direct(planes: Array, h: int, w: int, numbers: Float64, jacobian: bool, threads: int, path: str) -> Any: ...

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Line integrals of a volume through a C-arm, with the derivative by the pose, on the processor's best path."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, overload
+
+import numpy as np
+
+from registration.errors import BadInput
+from registration.geometry import Array, CArm, Float64, Rigid, Volume
+from registration.projector import _projector
+from registration.projector.reference import main_axis
+
+# names the path to take instead of the best: "portable C++", "AVX2", "AVX-512"
+PATH_VARIABLE = "FLUORONAV_PROJECTOR"
+
+# index axes (x, y, z) = (i, j, k) renamed so that the rays mostly run along the last; rows are the new (x, y, z)
+_ORDERS = ((1, 2, 0), (0, 2, 1), (0, 1, 2))
+
+
+class Prepared:
+    """A volume laid out for projection: one copy for each axis along which rays mostly run, made when needed.
+
+    The field is trilinear between voxel centres and zero outside: it falls linearly from the outer voxels'
+    centres to zero over one voxel pitch, as if the volume had a border of zero voxels.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = _subdivided(volume)
+        self.index_from_patient: Float64 = np.linalg.inv(self.volume.patient_from_index)
+        self._planes: dict[int, Array] = {}
+
+    def planes(self, axis: int) -> Array:
+        """float32 [z][y][x] with a border of zeros in x and y; z is index axis `axis` (0: i, 1: j, 2: k)."""
+        if axis not in self._planes:
+            pad = _projector.PAD
+            x, y, z = _ORDERS[axis]
+            turned = np.transpose(self.volume.data, (2 - z, 2 - y, 2 - x))
+            out = np.zeros((turned.shape[0], turned.shape[1] + 2 * pad, turned.shape[2] + 2 * pad), np.float32)
+            out[:, pad:-pad, pad:-pad] = turned
+            self._planes[axis] = out
+        return self._planes[axis]
+
+
+@overload
+def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: Literal[False] = False,
+            threads: int = 2, path: str | None = None) -> Array: ...
+@overload
+def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: Literal[True],
+            threads: int = 2, path: str | None = None) -> tuple[Array, Array]: ...
+
+
+def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: bool = False,
+            threads: int = 2, path: str | None = None) -> Array | tuple[Array, Array]:
+    """Line integrals from the source to every pixel, and their derivative by the pose.
+
+    Parameters
+    ----------
+    volume : attenuation in 1/mm, a Volume or one Prepared once for many projections; zero outside
+    carm_from_patient : rigid (4, 4)
+    jacobian : also return the derivative by xi = (rx, ry, rz, tx, ty, tz), rad and mm, of the left perturbation
+        ``exp(xi) @ carm_from_patient`` in the C-arm frame, about the isocenter
+    threads : how many to use; their number changes no bit of the result
+    path : a name out of `paths()`; the best, or the environment's FLUORONAV_PROJECTOR, if None
+
+    Returns
+    -------
+    (rows, columns) float32 line integrals without unit, and with `jacobian` (6, rows, columns) float32
+
+    Source: Joseph 1982 (one plane a step along the rays' main axis, bilinear in it); the derivative is that of
+    the interpolant. Raises BadInput for a pose that is not rigid.
+    """
+    prepared = volume if isinstance(volume, Prepared) else Prepared(volume)
+    pose = Rigid.checked(carm_from_patient, "carm_from_patient")
+    axis, numbers = _view(prepared, carm, pose)
+    h, w = carm.shape
+    return _projector.direct(prepared.planes(axis), h, w, numbers, jacobian, max(1, threads), _chosen(path))
+
+
+def paths() -> tuple[str, ...]:
+    """The paths that this processor can run, the best last."""
+    return tuple(_projector.paths())
+
+
+def projector_path() -> str:
+    """The path in use, for a person: "AVX-512, float32 Joseph"."""
+    return f"{_chosen(None)}, float32 Joseph"
+
+
+def _chosen(path: str | None) -> str:
+    name = path or os.environ.get(PATH_VARIABLE) or paths()[-1]
+    if name not in paths():
+        raise BadInput("projector path", got=name, expected="one of " + ", ".join(paths()),
+                       remedy=f"leave {PATH_VARIABLE} empty for the best one")
+    return name
+
+
+def _view(prepared: Prepared, carm: CArm, carm_from_patient: Float64) -> tuple[int, Float64]:
+    """The axis along which the rays mostly run, and the 27 numbers of the native View for it."""
+    index_from_carm = prepared.index_from_patient @ Rigid.inverse(carm_from_patient)
+    (pv, pu), (cu, cv) = carm.pitch_mm_row_col, carm.principal_px_u_v
+    h, w = carm.shape
+    ends = np.array([[(-cu * pu, y, -carm.sdd_mm), ((w - 1 - cu) * pu, y, -carm.sdd_mm)]
+                     for y in (-cv * pv, (h - 1 - cv) * pv)])
+    axis = main_axis(ends @ index_from_carm[:3, :3].T)
+    order = list(_ORDERS[axis])
+    m = index_from_carm[:3, :3][order]
+    source = (index_from_carm[:3, :3] @ carm.source + index_from_carm[:3, 3])[order]
+    numbers = np.concatenate([source, m @ ends[0, 0], m[:, 0] * pu, m[:, 1] * pv, m.ravel(),
+                              [-cu * pu, pu, -cv * pv, pv, carm.sdd_mm, carm.sod_mm]])
+    return axis, np.ascontiguousarray(numbers)
+
+
+def _subdivided(volume: Volume) -> Volume:
+    """The same field on voxels of nearly equal edges: planes far apart get others interpolated between them.
+
+    Exactly the same field, its fall to zero outside included; oblique rays would skip over thick slices.
+    """
+    factors = np.round(volume.spacing_mm / volume.spacing_mm.min()).astype(int)
+    if factors.max() < 2:
+        return volume
+    data, affine = volume.data, volume.patient_from_index.copy()
+    for a, f in enumerate(factors):
+        if f < 2:
+            continue
+        place = np.arange(1, (data.shape[2 - a] + 1) * f) / f  # in the index of the volume with a border of zeros
+        below = np.minimum(place.astype(int), data.shape[2 - a])
+        bordered = np.moveaxis(np.pad(data, [(int(b == 2 - a),) * 2 for b in range(3)]), 2 - a, 0)
+        share = (place - below).astype(np.float32)[:, None, None]
+        data = np.moveaxis(bordered[below] * (1 - share) + bordered[below + 1] * share, 0, 2 - a)
+        affine[:3, 3] += affine[:3, a] * (1 / f - 1)
+        affine[:3, a] /= f
+    return Volume(data, affine)
