@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, doctor, drr, enhance, frames, register
+from fluoronav.cli import bench, case, doctor, drr, enhance, frames, register
 
 app = typer.Typer(
     name="fluoronav",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(case.app, name="case")
 app.add_typer(frames.app, name="frames")
 app.command("enhance")(enhance.enhance)
 app.command("register")(register.register)
