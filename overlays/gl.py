@@ -13,7 +13,7 @@ from overlays.opengl import new_window
 from overlays.scene import Layer
 from overlays.strokes import ribbon, strokes_of
 from registration.contours import welded
-from registration.geometry import Array, CArm, Float64, Rigid
+from registration.geometry import Array, Box, CArm, Float64, Rigid
 from registration.shapes import Mesh
 
 FINE = 2  # samples a pixel in each direction; four samples of Mesa's own multisampling cost twice as much
@@ -28,10 +28,10 @@ SURFACE = """
   normal *= facing < 0.0 ? -1.0 : 1.0;
   facing = abs(facing);
   float light = max(dot(normal, normalize(vec3(-0.45, 0.55, 0.75))), 0.0);
-  float rim = 1.0 - smoothstep(0.10, 0.62, facing);
+  float rim = 1.0 - smoothstep(0.15, 0.65, facing);
   float shine = pow(light, 24.0) * 0.35;
-  vec3 color = mix(layerColor * (0.40 + 0.60 * light) + shine, layerColor * 0.22, rim);
-  float alpha = mix(0.62, 1.0, rim);
+  vec3 color = mix(layerColor * (0.70 + 0.30 * light) + shine, layerColor * 0.24, rim);
+  float alpha = mix(0.52, 1.0, rim);
   fragOutput0 = vec4(min(color, vec3(1.0)) * alpha, alpha);
 """
 FLAT = "  fragOutput0 = vec4(layerColor * layerAlpha, layerAlpha);\n"
@@ -55,7 +55,6 @@ class Canvas:
             fine = FINE if FINE * max(carm.shape) <= LARGEST else 1
             self._window.SetSize(carm.shape[1] * fine, carm.shape[0] * fine)
             self._window.MakeCurrent()
-            set_camera(self._renderer.GetActiveCamera(), view_of(carm, carm_from_patient))
             try:
                 return {layer.name: self._layer(k, layer, carm, carm_from_patient, fine)
                         for k, layer in enumerate(layers)}
@@ -82,22 +81,33 @@ class Canvas:
         self._renderer.SetBackground(0, 0, 0)
         self._renderer.SetBackgroundAlpha(0)
         self._renderer.GetCullers().RemoveAllItems()  # they go by the camera's own frustum, which is not ours
+        state = self._window.GetState()
+        # within a layer the nearest surface hides all others; the window's own start switches blending on again
+        self._renderer.AddObserver("StartEvent", lambda *_: state.vtkglDisable(GL_BLEND))
         self._window.AddRenderer(self._renderer)
         self._window.Initialize()
 
     def _layer(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64, fine: int) -> Array:
+        """One layer, drawn and read back only where it is."""
+        out = np.zeros((*carm.shape, 4), np.uint8)
         for actor in (a for actors in self._actors.values() for a in actors):
             actor.SetVisibility(False)
         if isinstance(layer.shape, Mesh):
-            self._show_surface(k, layer, carm)
+            used = self._show_surface(k, layer, carm, carm_from_patient)
         else:
-            self._show_strokes(k, layer, carm, carm_from_patient)
-        self._window.GetState().vtkglDisable(GL_BLEND)  # within a layer the nearest surface hides all others
-        self._renderer.ResetCameraClippingRange()
+            used = self._show_strokes(k, layer, carm, carm_from_patient)
+        box = _box_of(used, carm.shape)
+        if box is None:
+            return out
+        rows, cols = (n * fine for n in box.shape)
+        self._renderer.SetViewport(0, 0, cols / (carm.shape[1] * fine), rows / (carm.shape[0] * fine))
+        set_camera(self._renderer.GetActiveCamera(), view_of(carm.cropped(box), carm_from_patient))
         self._window.Render()
-        return _averaged(self._pixels(), fine)
+        _average(self._pixels(rows, cols), fine, out[box.slices])
+        return out
 
-    def _show_surface(self, k: int, layer: Layer, carm: CArm) -> None:
+    def _show_surface(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
+        """Make the surface visible; returns the pixels (n, 2) that it touches."""
         assert isinstance(layer.shape, Mesh)
         if k not in self._actors:
             actor = _actor(SURFACE if layer.style == "shaded" else FLAT)
@@ -107,8 +117,11 @@ class Canvas:
         actor = self._actors[k][0]
         _paint(actor, layer.rgb, 1.0, carm.sdd_mm)
         actor.SetVisibility(True)
+        return carm.project_patient(carm_from_patient, layer.shape.vertices)
 
-    def _show_strokes(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> None:
+    def _show_strokes(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
+        """Make the lines visible; returns the pixels (n, 2) that they touch."""
+        used = [np.zeros((0, 2))]
         strokes = strokes_of(layer, carm, carm_from_patient)
         actors = self._actors.setdefault(k, [])
         while len(actors) < len(strokes):
@@ -121,35 +134,45 @@ class Canvas:
                 actor.GetMapper().SetInputData(_polydata(Rigid.apply(patient_from_carm, vertices), faces))
                 _paint(actor, stroke.rgb, stroke.alpha, carm.sdd_mm)
                 actor.SetVisibility(True)
+                used.append(carm.project(vertices))
+        return np.concatenate(used)
 
-    def _pixels(self) -> Array:
+    def _pixels(self, rows: int, cols: int) -> Array:
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-        cols, rows = self._window.GetSize()
         data = vtkUnsignedCharArray()
         self._window.GetRGBACharPixelData(0, 0, cols - 1, rows - 1, 0, data)
         return np.asarray(vtk_to_numpy(data)).reshape(rows, cols, 4)[::-1]  # OpenGL's rows go up
 
 
-def _averaged(pixels: Array, fine: int) -> Array:
-    """Blocks of fine x fine samples averaged, rounded; clear borders are passed over."""
-    rows, cols = pixels.shape[0] // fine, pixels.shape[1] // fine
-    out = np.zeros((rows, cols, 4), np.uint8)
-    words = np.ascontiguousarray(pixels).view(np.uint32)[:, :, 0]
-    used = np.flatnonzero(words.any(axis=1))
-    if len(used) == 0:
-        return out
-    r = slice(used[0] // fine, used[-1] // fine + 1)
-    used = np.flatnonzero(words[r.start * fine:r.stop * fine].any(axis=0))
-    c = slice(used[0] // fine, used[-1] // fine + 1)
-    part = pixels[r.start * fine:r.stop * fine, c.start * fine:c.stop * fine]
-    total = np.full((r.stop - r.start, c.stop - c.start, 4), fine * fine // 2, np.uint16)
-    for i in range(fine):
-        for j in range(fine):
-            total += part[i::fine, j::fine]
-    out[r, c] = total // (fine * fine)
-    return out
+def _box_of(pixels: Float64, shape: tuple[int, int]) -> Box | None:
+    """The part of a picture that holds points (n, 2) and two pixels around; all of it where a point has no
+    picture (it lies at the source), None where nothing is in the picture."""
+    if len(pixels) == 0:
+        return None
+    if not np.isfinite(pixels).all():
+        return Box((0, 0), shape)
+    low = np.clip(np.floor(pixels.min(axis=0)[::-1]) - 2, 0, shape)
+    high = np.clip(np.ceil(pixels.max(axis=0)[::-1]) + 3, 0, shape)
+    if (low >= high).any():
+        return None
+    return Box((int(low[0]), int(low[1])), (int(high[0]), int(high[1])))
+
+
+def _average(samples: Array, fine: int, out: Array) -> None:
+    """Write the mean, rounded, of blocks of fine x fine samples (fine * rows, fine * columns, 4) uint8 into out
+    (rows, columns, 4); clear blocks are passed over."""
+    words = samples.view(np.uint32)[:, :, 0]
+    parts = [words[i::fine, j::fine] for i in range(fine) for j in range(fine)]
+    any_of = parts[0].copy()
+    for part in parts[1:]:
+        any_of |= part
+    at = np.nonzero(any_of != 0)
+    total = np.full((len(at[0]), 4), fine * fine // 2, np.uint16)
+    for part in parts:
+        total += part[at].view(np.uint8).reshape(-1, 4)
+    out[at] = total // (fine * fine)
 
 
 def _actor(shader: str) -> Any:

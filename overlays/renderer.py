@@ -94,6 +94,13 @@ def outlined(mask: Array, layer: Layer) -> Array:
     """The border of a mask (rows, columns) uint8, 0 to 255, as a soft line in the layer's color: RGBA,
     premultiplied. Its middle is the border itself, where a blurred mask is one half."""
     wide = 3 if min(mask.shape) <= 768 else 5
-    soft = uniform_filter(mask.astype(np.float32) / 255, wide, mode="nearest")
+    out = np.zeros((*mask.shape, 4), np.uint8)
+    rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return out
+    part = tuple(slice(max(used[0] - wide, 0), used[-1] + 1 + wide) for used in (rows, cols))
+    soft = uniform_filter(mask[part].astype(np.float32) / 255, wide, mode="nearest")
     alpha = 4 * soft * (1 - soft)
-    return np.asarray(np.round(alpha[:, :, None] * np.append(layer.rgb, 1.0) * 255), np.uint8)
+    at = np.nonzero(alpha > 1 / 512)
+    out[part][at] = np.round(alpha[at][:, None] * np.append(layer.rgb, 1.0).astype(np.float32) * 255)
+    return out

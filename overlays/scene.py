@@ -131,7 +131,7 @@ def scene_of(*, surfaces: Mapping[str, Mesh] | None = None, centerlines: Mapping
     layers = []
     if implant is not None:
         layers.append(layer("implant", "implant", implant, "outline", 0.9))
-    layers += [layer(name, label, mesh, "shaded", 0.6) for name, label, mesh in _named("vessels", surfaces or {})]
+    layers += [layer(name, label, mesh, "shaded", 0.75) for name, label, mesh in _named("vessels", surfaces or {})]
     layers += [layer(name, label, line, "line", 0.9) for name, label, line in _named("centerline", centerlines or {})]
     if path_mm is not None:
         layers.append(layer("path", "planned path", _polyline(path_mm), "line", 1.0, "planned"))

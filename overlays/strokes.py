@@ -13,7 +13,8 @@ from registration.geometry import Array, CArm, Float64, Rigid
 from registration.shapes import Polylines
 
 CASING = 0.62  # alpha of the dark border that sets a line off from bright and dark pictures
-BEHIND = 1e-3  # a casing lies behind its line by this share of the distance to the source
+BEHIND = 1e-2  # a casing lies behind its line by this share of the distance to the source: lines that cross
+# farther apart show which is in front, a line that runs along the ray does not cover itself
 CAP = 12  # corners of the disc at each point of a ribbon
 
 
@@ -83,13 +84,15 @@ def ribbon(stroke: Stroke, carm: CArm) -> tuple[Float64, Array]:
 
 def paint(strokes: list[Stroke], carm: CArm) -> Array:
     """The strokes over each other, anti-aliased: (rows, columns, 4) uint8 RGBA, premultiplied."""
-    out = np.zeros((*carm.shape, 4), np.float32)
+    out = np.zeros((*carm.shape, 4), np.uint8)
     for stroke in strokes:
         p, q = segments_of(stroke, carm)
-        cover = coverage_of(carm.project(p), carm.project(q), stroke.width_px, carm.shape)[:, :, None]
-        color = np.append(stroke.rgb, 1.0) * stroke.alpha
-        out = cover * color.astype(np.float32) + (1 - cover * np.float32(stroke.alpha)) * out
-    return np.asarray(np.round(out * 255), np.uint8)
+        cover = coverage_of(carm.project(p), carm.project(q), stroke.width_px, carm.shape)
+        at = np.nonzero(cover > 0)
+        share = cover[at][:, None] * np.float32(stroke.alpha)
+        color = np.append(stroke.rgb, 1.0).astype(np.float32) * 255
+        out[at] = (share * color + (1 - share) * out[at] + np.float32(0.5)).astype(np.uint8)
+    return out
 
 
 def coverage_of(p: Float64, q: Float64, width_px: float, shape: tuple[int, int]) -> Array:
