@@ -40,11 +40,15 @@ class TrackerState:
 
 
 class Tracker:
-    """Follows a model from frame to frame. Holds no state: equal inputs give equal outputs, bit for bit."""
+    """Follows a model from frame to frame. Holds no state: equal inputs give equal outputs, bit for bit.
 
-    def __init__(self, model: Model, settings: Settings | None = None) -> None:
+    wide: after a loss the wide registration is tried within the step; False where it runs beside it.
+    """
+
+    def __init__(self, model: Model, settings: Settings | None = None, *, wide: bool = True) -> None:
         self.model = model
         self.settings = settings or Settings()
+        self.wide = wide
 
     def step(self, state: TrackerState | None, view: View, *, start: Start | None = None) -> tuple[
             TrackerState | None, Registration]:
@@ -58,7 +62,7 @@ class Tracker:
         if state is None:
             return None, Registration.lost("nothing was registered yet: give the gantry's angles or search")
         result = self.model.track(view, Start(state.predicted, "last"), self.settings)
-        if result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
+        if self.wide and result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
             wide = self.model.register(view, [Start(state.carm_from_patient, "last")], self.settings)
             if wide.outcome is Outcome.ACCEPTED or result.outcome is Outcome.LOST:
                 return self._settled(state, wide, fresh=True)

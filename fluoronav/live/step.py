@@ -17,8 +17,10 @@ from registration.result import Registration
 @dataclass(frozen=True, slots=True)
 class Command:
     """What the person did since the last frame. kind: `reregister`, `nudge` (value: xi (6,) in the
-    C-arm frame), `undo`, `window` (value: {"level", "width"} in display grey), `tolerance` (mm),
-    `layer` (value: {"name", "visible", "opacity"}; viewer switch, recorded, does not change steps)."""
+    C-arm frame), `undo`, `tolerance` (mm), `window` (value: {"level", "width"} in display grey, None: the
+    automatic one; applied to display, raw display and picture by the step), `layer` (value: {"name",
+    "visible", "opacity"}; viewer switch, recorded, does not change steps). `reregister` takes `angles`,
+    `last` or `search` as its value, None: around the last pose, else as the settings say."""
 
     kind: str
     value: Any = None
@@ -28,8 +30,10 @@ class Command:
 class Decision:
     """What the clock decided. kind: `dropped` (value: number of frames lost before this one),
     `skip` (value: name of the stage), `job` (value: {"job": name, "result": ...} applied at this
-    frame), `overlay_reused` (value: {"frame": m, "shift_px": [du, dv]}), `gap` (value: seconds
-    without a source). All values are plain JSON."""
+    frame), `overlay_reused` (value: {"frame": m}; the step answers with {"frame": m, "shift_px":
+    [du, dv]}), `gap` (value: seconds without a source), `held` (value: index of the last new frame;
+    the same picture is answered again, for a command or a job that came while nothing moved).
+    All values are plain JSON."""
 
     kind: str
     value: Any = None
@@ -39,7 +43,8 @@ class Decision:
 class Step:
     """The answer to one frame. `picture` (rows, columns, 3) uint8 is the enhanced display with the
     overlay of every layer over it, before viewer switches. timings: stage -> ms (not part of the
-    replay promise). truth: known errors, where the source knows them (demo), name -> number."""
+    replay promise). truth: what the source knows of this frame (demo) and the errors that follow from
+    it; set by the live run, never by the pipeline. A run without a case has the badge `no case`."""
 
     frame: Frame
     enhanced: Enhanced
@@ -50,6 +55,7 @@ class Step:
     badges: tuple[str, ...] = ()
     commands: tuple[Command, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    truth: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Status:
     """What the console shows beside the picture; made fresh at each question."""
 
     mode: Literal["live", "replay"]
-    case_name: str  # pseudonym and anatomy, never a person
+    case_name: str  # pseudonym, never a person; empty: no case is open
     source_state: Literal["live", "hold", "lost", "ended", "waiting"]
     source_note: str  # a sentence where the state is not `live`
     frame_interval_s: float | None  # nominal, for the NOT LIVE rule

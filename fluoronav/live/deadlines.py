@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is left out where time runs short? A ladder of savings, climbed when steps are late, left when they are not."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from fluoronav.live.step import Decision, Step
+
+# What each rung leaves out besides those below it: first what is seen least.
+RUNGS = ("overlay", "motion", "denoise")
+LATE, SLACK = 0.9, 0.55  # of the interval: above the first the next rung is taken, below the second the last left
+PATIENCE = {"up": 4, "down": 45}  # steps in a row that must agree: quick to save, slow to spend again
+UNKNOWN_INTERVAL_S = 1 / 15
+
+
+class Deadlines:
+    """Decides, before each step, what it may not do. Holds the durations of the last steps."""
+
+    def __init__(self, interval_s: float | None) -> None:
+        self.interval_s = interval_s
+        self.rung = 0
+        self._ms: deque[float] = deque(maxlen=8)
+        self._late = self._slack = 0
+        self._drawn: int | None = None
+        self._again = False
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """For the next frame."""
+        out = [Decision("skip", name) for name in RUNGS[1:self.rung]]
+        if self.rung > 0 and self._again and self._drawn is not None:
+            out.append(Decision("overlay_reused", {"frame": self._drawn}))
+        return tuple(out)
+
+    def done(self, step: Step, interval_s: float | None) -> None:
+        """Learn from a finished step; interval_s: between the frames that came lately, where it is known."""
+        reused = any(d.kind == "overlay_reused" for d in step.decisions)
+        if not reused and step.overlay.layers:
+            self._drawn = step.frame.index
+        self._again = not reused  # at most every second overlay is used again
+        budget = 1000 * (self.interval_s or interval_s or UNKNOWN_INTERVAL_S)
+        self._ms.append(step.timings.get("total", 0.0))
+        usual = sum(self._ms) / len(self._ms)
+        self._late = self._late + 1 if usual > LATE * budget else 0
+        self._slack = self._slack + 1 if usual < SLACK * budget else 0
+        if self._late >= PATIENCE["up"] and self.rung < len(RUNGS):
+            self.rung, self._late = self.rung + 1, 0
+            self._ms.clear()
+        elif self._slack >= PATIENCE["down"] and self.rung > 0:
+            self.rung, self._slack = self.rung - 1, 0
+            self._ms.clear()
