@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from overlays.opengl import REMEDY, why_not_vtk
+from overlays.opengl import OFF, REMEDY, why_not_vtk
 from overlays.scene import Layer, Scene
 from overlays.strokes import paint, strokes_of
 from registration.contours import Contours
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Method = Literal["auto", "vtk", "lines", "none"]
 PLAIN = f"overlay drawn as plain lines: VTK found no OpenGL ({REMEDY})"
+PLAIN_BY_SWITCH = "overlay drawn as plain lines: OpenGL is switched off"
 
 __all__ = ["PLAIN", "Method", "Overlay", "Renderer", "why_not_vtk"]
 
@@ -53,7 +54,7 @@ class Renderer:
             raise BadInput("overlay method vtk", got=why.rstrip("."), expected="OpenGL off-screen",
                            remedy=f"{REMEDY}, or take lines")
         self.scene = scene
-        self.badges: tuple[str, ...] = (PLAIN,) if why is not None else ()
+        self.badges: tuple[str, ...] = () if why is None else (PLAIN_BY_SWITCH if OFF in why else PLAIN,)
         self.method: Literal["vtk", "lines", "none"] = (
             "none" if method == "none" else "lines" if method == "lines" or why is not None else "vtk")
         self._canvas: Canvas | None = None
