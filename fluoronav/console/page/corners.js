@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// How was this picture made, and when? The corners, as on a C-arm's display.
+
+import { byId, clock, make, text } from "./dom.js";
+
+const ALARM = /failed|raised| off\b/i; // a stage that is switched off, not one that was late
+
+export function corners(header, view, stage, replay) {
+  const { angles, carm, exposure } = header;
+  text("primary-name", (angles?.primary_deg ?? 0) < 0 ? "RAO" : "LAO");
+  text("secondary-name", (angles?.secondary_deg ?? 0) < 0 ? "CAU" : "CRA");
+  text("primary", angles ? Math.abs(angles.primary_deg).toFixed(1) : "–");
+  text("secondary", angles ? Math.abs(angles.secondary_deg).toFixed(1) : "–");
+  text("sdd", carm ? carm.sdd_mm.toFixed(0) : "–");
+  text("clock", replay ? "REPLAY" : time(header));
+  text("number", `#${header.index}`);
+  text("kvp", stated(exposure.kvp, 0, "kV"));
+  text("ma", stated(exposure.ma, 0, "mA"));
+  text("ms", stated(exposure.ms, 1, "ms"));
+  text("dose", stated(exposure.dose_ugy, 2, "µGy/frame"));
+  badges(header.badges.filter((badge) => badge !== "no case"));
+}
+
+// Every enhanced or overlaid picture says so on its face.
+export function face(view, stage) {
+  const words = [stage.face];
+  if (stage.compared) words.push({ blend: "BLEND", checker: "CHECKER", swipe: "SWIPE", edges: "EDGES" }[view.check] + " DRR");
+  if (stage.face && stage.overlaid(view) && document.body.dataset.live !== "stale") words.push("OVERLAY");
+  text("face", words.filter(Boolean).join("\n+ "));
+  byId("face").dataset.face = stage.face;
+  text("window", String(Math.round(view.window)));
+  text("level", String(Math.round(view.level)));
+}
+
+function time(header) {
+  if (header.time_from === "run") return clock(Number(header.time_ns) / 1e9, 3);
+  const ms = Number(BigInt(header.time_ns) / 1000000n);
+  const at = new Date(ms);
+  return clock(at.getHours() * 3600 + at.getMinutes() * 60 + at.getSeconds() + (ms % 1000) / 1000, 3);
+}
+
+function stated(value, digits, unit) {
+  if (value === null || value === undefined) return "";
+  const shown = Number.isInteger(value) ? String(value) : value.toFixed(Math.max(digits, value < 1 ? 2 : 0));
+  return `${shown} ${unit}`;
+}
+
+let said = null;
+
+function badges(list) {
+  const now = list.join("\n");
+  if (now === said) return;
+  said = now;
+  byId("badges").replaceChildren(...list.map((badge) => {
+    const item = make("li", { textContent: badge });
+    if (ALARM.test(badge)) item.dataset.alarm = "";
+    return item;
+  }));
+}
