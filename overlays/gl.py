@@ -18,7 +18,7 @@ from registration.shapes import Mesh
 
 FINE = 2  # samples a pixel in each direction; four samples of Mesa's own multisampling cost twice as much
 LARGEST = 8192  # px: beyond it no finer grid is drawn (OpenGL promises 16384, memory does not)
-GL_BLEND = 0x0BE2
+GL_BLEND, GL_DEPTH_TEST, GL_FUNC_ADD, GL_MAX = 0x0BE2, 0x0B71, 0x8006, 0x8008
 
 # rays meet in the source; a wall seen edge on is darker and denser, so that the picture shows through the middle
 SURFACE = """
@@ -34,7 +34,15 @@ SURFACE = """
   float alpha = mix(0.52, 1.0, rim);
   fragOutput0 = vec4(min(color, vec3(1.0)) * alpha, alpha);
 """
-FLAT = "  fragOutput0 = vec4(layerColor * layerAlpha, layerAlpha);\n"
+FLAT = "  fragOutput0 = vec4(layerColor, 1.0);\n"
+# how far a pixel's center lies within the line, as the plain painter counts it
+STROKE = """
+  float cover = clamp(halfWidth + 0.5 - length(fromLine), 0.0, 1.0) * layerAlpha;
+  fragOutput0 = vec4(layerColor * cover, cover);
+"""
+STROKE_VERTEX = (("//VTK::Normal::Dec", "//VTK::Normal::Dec\nin vec2 aside;\nout vec2 fromLine;\n"),
+                 ("//VTK::Normal::Impl", "//VTK::Normal::Impl\n  fromLine = aside;\n"))
+STROKE_FRAGMENT = ("//VTK::Normal::Dec", "//VTK::Normal::Dec\nin vec2 fromLine;\n")
 
 
 class Canvas:
@@ -45,6 +53,8 @@ class Canvas:
         self._lock = threading.Lock()
         self._window: Any = None
         self._renderer: Any = None
+        self._samples: Any = None
+        self._lines = False  # what is being drawn
         self._actors: dict[int, list[Any]] = {}
 
     def draw(self, layers: tuple[Layer, ...], carm: CArm, carm_from_patient: Float64) -> dict[str, Array]:
@@ -81,9 +91,8 @@ class Canvas:
         self._renderer.SetBackground(0, 0, 0)
         self._renderer.SetBackgroundAlpha(0)
         self._renderer.GetCullers().RemoveAllItems()  # they go by the camera's own frustum, which is not ours
-        state = self._window.GetState()
-        # within a layer the nearest surface hides all others; the window's own start switches blending on again
-        self._renderer.AddObserver("StartEvent", lambda *_: state.vtkglDisable(GL_BLEND))
+        # after the window's own start, which would set them back
+        self._renderer.AddObserver("StartEvent", lambda *_: self._set_blending())
         self._window.AddRenderer(self._renderer)
         self._window.Initialize()
 
@@ -92,18 +101,23 @@ class Canvas:
         out = np.zeros((*carm.shape, 4), np.uint8)
         for actor in (a for actors in self._actors.values() for a in actors):
             actor.SetVisibility(False)
-        if isinstance(layer.shape, Mesh):
-            used = self._show_surface(k, layer, carm, carm_from_patient)
+        self._lines = not isinstance(layer.shape, Mesh)
+        if self._lines:
+            used, grain = self._show_strokes(k, layer, carm, carm_from_patient), 1
         else:
-            used = self._show_strokes(k, layer, carm, carm_from_patient)
+            used, grain = self._show_surface(k, layer, carm, carm_from_patient), fine
         box = _box_of(used, carm.shape)
         if box is None:
             return out
-        rows, cols = (n * fine for n in box.shape)
+        rows, cols = (n * grain for n in box.shape)
         self._renderer.SetViewport(0, 0, cols / (carm.shape[1] * fine), rows / (carm.shape[0] * fine))
         set_camera(self._renderer.GetActiveCamera(), view_of(carm.cropped(box), carm_from_patient))
         self._window.Render()
-        _average(self._pixels(rows, cols), fine, out[box.slices])
+        pixels = self._pixels(rows, cols)
+        if grain == 1:
+            out[box.slices] = pixels
+        else:
+            _average(pixels, grain, out[box.slices])
         return out
 
     def _show_surface(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
@@ -115,7 +129,7 @@ class Canvas:
             self._renderer.AddActor(actor)
             self._actors[k] = [actor]
         actor = self._actors[k][0]
-        _paint(actor, layer.rgb, 1.0, carm.sdd_mm)
+        _paint(actor, layerColor=layer.rgb, sddMm=carm.sdd_mm)
         actor.SetVisibility(True)
         return carm.project_patient(carm_from_patient, layer.shape.vertices)
 
@@ -125,25 +139,37 @@ class Canvas:
         strokes = strokes_of(layer, carm, carm_from_patient)
         actors = self._actors.setdefault(k, [])
         while len(actors) < len(strokes):
-            actors.append(_actor(FLAT))
+            actors.append(_stroke_actor())
             self._renderer.AddActor(actors[-1])
-        patient_from_carm = Rigid.inverse(carm_from_patient)
+        plane = Rigid.inverse(carm_from_patient)
         for actor, stroke in zip(actors, strokes, strict=True):
-            vertices, faces = ribbon(stroke, carm)
+            pixels, faces, aside = ribbon(stroke, carm)
             if len(faces):
-                actor.GetMapper().SetInputData(_polydata(Rigid.apply(patient_from_carm, vertices), faces))
-                _paint(actor, stroke.rgb, stroke.alpha, carm.sdd_mm)
+                at_isocenter = carm.source + (carm.detector_points(pixels) - carm.source) * carm.sod_mm / carm.sdd_mm
+                data = _polydata(Rigid.apply(plane, at_isocenter), faces)
+                data.GetPointData().AddArray(_named(aside, "aside"))
+                actor.GetMapper().SetInputData(data)
+                _paint(actor, layerColor=stroke.rgb, layerAlpha=stroke.alpha, halfWidth=stroke.width_px / 2)
                 actor.SetVisibility(True)
-                used.append(carm.project(vertices))
+                used.append(pixels)
         return np.concatenate(used)
+
+    def _set_blending(self) -> None:
+        """Within a surface the nearest wall hides all others; of lines that overlap, the fullest counts."""
+        state = self._window.GetState()
+        switch = (state.vtkglDisable, state.vtkglEnable)
+        switch[self._lines](GL_BLEND)
+        switch[not self._lines](GL_DEPTH_TEST)
+        state.vtkglBlendEquation(GL_MAX if self._lines else GL_FUNC_ADD)
 
     def _pixels(self, rows: int, cols: int) -> Array:
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-        data = vtkUnsignedCharArray()
-        self._window.GetRGBACharPixelData(0, 0, cols - 1, rows - 1, 0, data)
-        return np.asarray(vtk_to_numpy(data)).reshape(rows, cols, 4)[::-1]  # OpenGL's rows go up
+        if self._samples is None:
+            self._samples = vtkUnsignedCharArray()  # kept: fresh memory costs more than the copy into it
+        self._window.GetRGBACharPixelData(0, 0, cols - 1, rows - 1, 0, self._samples)
+        return np.asarray(vtk_to_numpy(self._samples)).reshape(rows, cols, 4)[::-1]  # OpenGL's rows go up
 
 
 def _box_of(pixels: Float64, shape: tuple[int, int]) -> Box | None:
@@ -185,11 +211,33 @@ def _actor(shader: str) -> Any:
     return actor
 
 
-def _paint(actor: Any, rgb: Float64, alpha: float, sdd_mm: float) -> None:
+def _stroke_actor() -> Any:
+    from vtkmodules.vtkCommonDataModel import vtkDataObject
+
+    actor = _actor(STROKE)
+    shaders = actor.GetShaderProperty()
+    for place, code in STROKE_VERTEX:
+        shaders.AddVertexShaderReplacement(place, True, code, False)
+    shaders.AddFragmentShaderReplacement(STROKE_FRAGMENT[0], True, STROKE_FRAGMENT[1], False)
+    actor.GetMapper().MapDataArrayToVertexAttribute("aside", "aside", vtkDataObject.FIELD_ASSOCIATION_POINTS, -1)
+    return actor
+
+
+def _paint(actor: Any, **values: float | Float64) -> None:
     uniforms = actor.GetShaderProperty().GetFragmentCustomUniforms()
-    uniforms.SetUniform3f("layerColor", rgb.tolist())
-    uniforms.SetUniformf("layerAlpha", alpha)
-    uniforms.SetUniformf("sddMm", sdd_mm)
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            uniforms.SetUniform3f(name, value.tolist())
+        else:
+            uniforms.SetUniformf(name, value)
+
+
+def _named(values: Float64, name: str) -> Any:
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    array = numpy_to_vtk(np.ascontiguousarray(values, np.float32), deep=True)
+    array.SetName(name)
+    return array
 
 
 def _polydata(vertices: Float64, faces: Array) -> Any:

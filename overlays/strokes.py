@@ -13,9 +13,7 @@ from registration.geometry import Array, CArm, Float64, Rigid
 from registration.shapes import Polylines
 
 CASING = 0.62  # alpha of the dark border that sets a line off from bright and dark pictures
-BEHIND = 1e-2  # a casing lies behind its line by this share of the distance to the source: lines that cross
-# farther apart show which is in front, a line that runs along the ray does not cover itself
-CAP = 12  # corners of the disc at each point of a ribbon
+CAP = 8  # corners around the disc at each point of a ribbon
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +34,15 @@ def strokes_of(layer: Layer, carm: CArm, carm_from_patient: Float64) -> list[Str
     k = max(1.0, min(carm.shape) / 512)  # widths for the eye: a share of the picture, a pixel and a half at least
     if layer.style == "line":
         assert isinstance(layer.shape, Polylines)
-        return _cased(x, layer.shape.lines, 1.5 * k, layer.rgb, carm)
+        return _cased(x, layer.shape.lines, 1.5 * k, layer.rgb)
     if layer.style == "device":
         assert isinstance(layer.shape, Polylines)
         tip = np.array([layer.shape.lines[-1][-1]])
-        return [*_cased(x, layer.shape.lines, 1.8 * k, layer.rgb, carm), *_cased(x, (tip,), 5 * k, layer.rgb, carm)]
+        return [*_cased(x, layer.shape.lines, 1.8 * k, layer.rgb), *_cased(x, (tip,), 5 * k, layer.rgb)]
     if layer.style == "dots":
-        return _cased(x, tuple(np.array([n]) for n in range(len(x))), 5 * k, layer.rgb, carm)
+        return _cased(x, tuple(np.array([n]) for n in range(len(x))), 5 * k, layer.rgb)
     if layer.style == "target":
-        return [s for point in x for s in _cased(*_cross_and_ring(point, carm, k), 1.6 * k, layer.rgb, carm)]
+        return [s for point in x for s in _cased(*_cross_and_ring(point, carm, k), 1.6 * k, layer.rgb)]
     return []
 
 
@@ -57,29 +55,26 @@ def segments_of(stroke: Stroke, carm: CArm) -> tuple[Float64, Float64]:
     return p[ok], q[ok]
 
 
-def ribbon(stroke: Stroke, carm: CArm) -> tuple[Float64, Array]:
-    """Triangles of a stroke: vertices (n, 3) in the C-arm frame, faces (m, 3). Round ends and joins, of the
-    stroke's width in pixels at every depth."""
-    p, q = segments_of(stroke, carm)
-    if len(p) == 0:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
-    half = stroke.width_px / 2
-    uv_p, uv_q = carm.project(p), carm.project(q)
-    along = uv_q - uv_p
+def ribbon(stroke: Stroke, carm: CArm) -> tuple[Float64, Array, Float64]:
+    """Triangles around a stroke, one pixel wider on each side: corners in pixels (n, 2), faces (m, 3), and how
+    far (n, 2) each corner is from the line, px, linear in between; a disc at each point for ends and joins."""
+    p, q = (carm.project(x) for x in segments_of(stroke, carm))
+    wide = stroke.width_px / 2 + 1
+    along = q - p
     length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    side = np.stack([-along[:, 1], along[:, 0]], -1) / length * half
-    corners = [_at_depth(uv_p + side, p, carm), _at_depth(uv_p - side, p, carm),
-               _at_depth(uv_q + side, q, carm), _at_depth(uv_q - side, q, carm)]
+    side = np.stack([-along[:, 1], along[:, 0]], -1) / length * wide
     m = len(p)
     n = np.arange(m)
     quads = np.concatenate([np.stack([n, n + m, n + 2 * m], -1), np.stack([n + m, n + 3 * m, n + 2 * m], -1)])
-    ends = np.concatenate([p, q])
+    aside = np.repeat([[wide, 0.0], [-wide, 0.0], [wide, 0.0], [-wide, 0.0]], m, axis=0)
     turn = np.arange(CAP) * (2 * np.pi / CAP)
-    rim = carm.project(ends)[:, None] + half * np.stack([np.cos(turn), np.sin(turn)], -1)
-    discs = _at_depth(rim.reshape(-1, 2), np.repeat(ends, CAP, axis=0), carm)
+    rim = wide / np.cos(np.pi / CAP) * np.stack([np.cos(turn), np.sin(turn)], -1)  # around the disc, not inside
+    ends = np.concatenate([p, q])
+    discs = (ends[:, None] + rim).reshape(-1, 2)
     fan = np.stack([np.zeros(CAP - 2, int), np.arange(1, CAP - 1), np.arange(2, CAP)], -1)
-    faces = (np.arange(2 * m) * CAP)[:, None, None] + fan[None] + 4 * m
-    return np.concatenate([*corners, discs]), np.concatenate([quads, faces.reshape(-1, 3)])
+    faces = ((np.arange(2 * m) * CAP)[:, None, None] + fan[None] + 4 * m).reshape(-1, 3)
+    return (np.concatenate([p + side, p - side, q + side, q - side, discs]), np.concatenate([quads, faces]),
+            np.concatenate([aside, np.tile(rim, (2 * m, 1))]))
 
 
 def paint(strokes: list[Stroke], carm: CArm) -> Array:
@@ -138,9 +133,8 @@ def _clipped(p: Float64, q: Float64, shape: tuple[int, int], margin: int) -> tup
     return (p + enter[:, None] * d)[ok], (p + leave[:, None] * d)[ok]
 
 
-def _cased(points: Float64, lines: tuple[Array, ...], width: float, rgb: Float64, carm: CArm) -> list[Stroke]:
-    farther = carm.source + (points - carm.source) * (1 - BEHIND)  # the same pixels, nearer to the source
-    return [Stroke(farther, lines, width + max(1.6, width * 0.8), rgb * 0.08, CASING),
+def _cased(points: Float64, lines: tuple[Array, ...], width: float, rgb: Float64) -> list[Stroke]:
+    return [Stroke(points, lines, width + max(1.6, width * 0.8), rgb * 0.08, CASING),
             Stroke(points, lines, width, rgb, 1.0)]
 
 
