@@ -82,7 +82,10 @@ class Status:
 class Feed(Protocol):
     """What the console shows: a live run or a session being replayed. Thread-safe."""
 
-    layers: Sequence[dict[str, Any]]  # {"name", "label", "color" (#rrggbb), "opacity", "visible"}
+    @property
+    def layers(self) -> Sequence[dict[str, Any]]:
+        """What can be switched: {"name", "label", "color" (#rrggbb), "opacity", "visible"}."""
+
 
     def latest(self) -> Step | None:
         """The newest step (newest wins; the console never queues)."""
