@@ -18,18 +18,17 @@ from registration.shapes import Mesh
 
 FINE = 2  # samples a pixel in each direction; four samples of Mesa's own multisampling cost twice as much
 LARGEST = 8192  # px: beyond it no finer grid is drawn (OpenGL promises 16384, memory does not)
-GL_BLEND, GL_DEPTH_TEST, GL_FUNC_ADD, GL_MAX = 0x0BE2, 0x0B71, 0x8006, 0x8008
+GL_BLEND, GL_DEPTH_TEST, GL_MAX = 0x0BE2, 0x0B71, 0x8008
 
 # rays meet in the source; a wall seen edge on is darker and denser, so that the picture shows through the middle
 SURFACE = """
-  vec3 ray = normalize(vertexVC.xyz - vec3(0.0, 0.0, -sddMm));
-  vec3 normal = normalize(normalVCVSOutput);
-  float facing = dot(normal, ray);
-  normal *= facing < 0.0 ? -1.0 : 1.0;
-  facing = abs(facing);
-  float light = max(dot(normal, normalize(vec3(-0.45, 0.55, 0.75))), 0.0);
+  vec3 ray = vertexVC.xyz - vec3(0.0, 0.0, -sddMm);
+  vec3 normal = normalVCVSOutput * inversesqrt(dot(normalVCVSOutput, normalVCVSOutput));
+  float along = dot(normal, ray) * inversesqrt(dot(ray, ray));
+  float facing = abs(along);
+  float light = max(dot(normal, vec3(-0.436, 0.533, 0.726)) * (along < 0.0 ? -1.0 : 1.0), 0.0);
   float rim = 1.0 - smoothstep(0.15, 0.65, facing);
-  float shine = pow(light, 24.0) * 0.35;
+  float shine = light * light; shine *= shine; shine *= shine; shine *= shine * shine * 0.35;
   vec3 color = mix(layerColor * (0.70 + 0.30 * light) + shine, layerColor * 0.24, rim);
   float alpha = mix(0.52, 1.0, rim);
   fragOutput0 = vec4(min(color, vec3(1.0)) * alpha, alpha);
@@ -46,107 +45,113 @@ STROKE_FRAGMENT = ("//VTK::Normal::Dec", "//VTK::Normal::Dec\nin vec2 fromLine;\
 
 
 class Canvas:
-    """One off-screen window and the layers in it. Any thread may draw, one at a time: the context is made by the
-    first `draw`, and let go after each."""
+    """Two off-screen windows, one for surfaces and one for lines. Any thread may draw, one at a time: the contexts
+    are made by the first `draw` that needs them, and let go after each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._window: Any = None
-        self._renderer: Any = None
-        self._samples: Any = None
-        self._lines = False  # what is being drawn
-        self._actors: dict[int, list[Any]] = {}
+        self._stages: dict[bool, _Stage] = {}
 
     def draw(self, layers: tuple[Layer, ...], carm: CArm, carm_from_patient: Float64) -> dict[str, Array]:
         """Each layer alone: name -> (rows, columns, 4) uint8 RGBA, premultiplied."""
+        out = {}
         with self._lock:
-            if self._window is None:
-                self._open()
-            fine = FINE if FINE * max(carm.shape) <= LARGEST else 1
-            self._window.SetSize(carm.shape[1] * fine, carm.shape[0] * fine)
-            self._window.MakeCurrent()
-            try:
-                return {layer.name: self._layer(k, layer, carm, carm_from_patient, fine)
-                        for k, layer in enumerate(layers)}
-            finally:
-                self._window.ReleaseCurrent()
+            for layer in layers:
+                lines = not isinstance(layer.shape, Mesh)
+                if lines not in self._stages:
+                    self._stages[lines] = _Stage(lines)
+                out[layer.name] = self._stages[lines].draw(layer, carm, carm_from_patient)
+        return out
 
     def close(self) -> None:
-        """Give the context back."""
+        """Give the contexts back."""
         with self._lock:
-            if self._window is not None:
-                self._actors.clear()
-                self._window.MakeCurrent()
-                self._window.Finalize()
-                self._window = self._renderer = None
+            for stage in self._stages.values():
+                stage.close()
+            self._stages.clear()
 
-    def _open(self) -> None:
+
+class _Stage:
+    """One window and the layers of one kind in it: lines at the picture's own grain, surfaces at a finer one."""
+
+    def __init__(self, lines: bool) -> None:
         from vtkmodules.vtkRenderingCore import vtkRenderer
 
-        self._window = new_window()
+        self._lines = lines
+        self._actors: dict[str, list[Any]] = {}
+        self._samples: Any = None
+        self._window: Any = new_window()
         self._window.SetMultiSamples(0)
         self._window.SetAlphaBitPlanes(True)
         self._window.SetSwapBuffers(False)
-        self._renderer = vtkRenderer()
+        self._renderer: Any = vtkRenderer()
         self._renderer.SetBackground(0, 0, 0)
         self._renderer.SetBackgroundAlpha(0)
         self._renderer.GetCullers().RemoveAllItems()  # they go by the camera's own frustum, which is not ours
-        # after the window's own start, which would set them back
-        self._renderer.AddObserver("StartEvent", lambda *_: self._set_blending())
+        self._renderer.AddObserver("StartEvent", lambda *_: self._set_blending())  # the window sets it back before
         self._window.AddRenderer(self._renderer)
         self._window.Initialize()
 
-    def _layer(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64, fine: int) -> Array:
-        """One layer, drawn and read back only where it is."""
+    def draw(self, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Array:
+        """One layer, read back only where it is."""
         out = np.zeros((*carm.shape, 4), np.uint8)
         for actor in (a for actors in self._actors.values() for a in actors):
             actor.SetVisibility(False)
-        self._lines = not isinstance(layer.shape, Mesh)
-        if self._lines:
-            used, grain = self._show_strokes(k, layer, carm, carm_from_patient), 1
-        else:
-            used, grain = self._show_surface(k, layer, carm, carm_from_patient), fine
+        used = (self._show_strokes if self._lines else self._show_surface)(layer, carm, carm_from_patient)
         box = _box_of(used, carm.shape)
         if box is None:
             return out
-        rows, cols = (n * grain for n in box.shape)
-        self._renderer.SetViewport(0, 0, cols / (carm.shape[1] * fine), rows / (carm.shape[0] * fine))
-        set_camera(self._renderer.GetActiveCamera(), view_of(carm.cropped(box), carm_from_patient))
-        self._window.Render()
-        pixels = self._pixels(rows, cols)
-        if grain == 1:
-            out[box.slices] = pixels
+        fine = 1 if self._lines or FINE * max(carm.shape) > LARGEST else FINE
+        self._window.SetSize(carm.shape[1] * fine, carm.shape[0] * fine)
+        set_camera(self._renderer.GetActiveCamera(), view_of(carm, carm_from_patient))
+        self._window.MakeCurrent()
+        try:
+            self._window.Render()
+            samples = self._read(box, carm.shape[0], fine)
+        finally:
+            self._window.ReleaseCurrent()
+        if fine == 1:
+            out[box.slices] = samples
         else:
-            _average(pixels, grain, out[box.slices])
+            _average(samples, fine, out[box.slices])
         return out
 
-    def _show_surface(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
+    def close(self) -> None:
+        """Give the context back."""
+        self._actors.clear()
+        self._window.MakeCurrent()
+        self._window.Finalize()
+
+    def _show_surface(self, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
         """Make the surface visible; returns the pixels (n, 2) that it touches."""
         assert isinstance(layer.shape, Mesh)
-        if k not in self._actors:
+        if layer.name not in self._actors:
             actor = _actor(SURFACE if layer.style == "shaded" else FLAT)
-            actor.GetMapper().SetInputData(_with_normals(*welded(layer.shape)))
+            vertices, faces = welded(layer.shape)
+            solid = _closed(faces)
+            actor.GetMapper().SetInputData(_with_normals(vertices, faces, solid))
+            actor.GetProperty().SetBackfaceCulling(solid)  # never seen, but drawn: a third of the time
             self._renderer.AddActor(actor)
-            self._actors[k] = [actor]
-        actor = self._actors[k][0]
+            self._actors[layer.name] = [actor]
+        actor = self._actors[layer.name][0]
         _paint(actor, layerColor=layer.rgb, sddMm=carm.sdd_mm)
         actor.SetVisibility(True)
         return carm.project_patient(carm_from_patient, layer.shape.vertices)
 
-    def _show_strokes(self, k: int, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
+    def _show_strokes(self, layer: Layer, carm: CArm, carm_from_patient: Float64) -> Float64:
         """Make the lines visible; returns the pixels (n, 2) that they touch."""
         used = [np.zeros((0, 2))]
         strokes = strokes_of(layer, carm, carm_from_patient)
-        actors = self._actors.setdefault(k, [])
+        actors = self._actors.setdefault(layer.name, [])
         while len(actors) < len(strokes):
             actors.append(_stroke_actor())
             self._renderer.AddActor(actors[-1])
-        plane = Rigid.inverse(carm_from_patient)
+        patient_from_carm = Rigid.inverse(carm_from_patient)
         for actor, stroke in zip(actors, strokes, strict=True):
             pixels, faces, aside = ribbon(stroke, carm)
             if len(faces):
                 at_isocenter = carm.source + (carm.detector_points(pixels) - carm.source) * carm.sod_mm / carm.sdd_mm
-                data = _polydata(Rigid.apply(plane, at_isocenter), faces)
+                data = _polydata(Rigid.apply(patient_from_carm, at_isocenter), faces)
                 data.GetPointData().AddArray(_named(aside, "aside"))
                 actor.GetMapper().SetInputData(data)
                 _paint(actor, layerColor=stroke.rgb, layerAlpha=stroke.alpha, halfWidth=stroke.width_px / 2)
@@ -155,21 +160,27 @@ class Canvas:
         return np.concatenate(used)
 
     def _set_blending(self) -> None:
-        """Within a surface the nearest wall hides all others; of lines that overlap, the fullest counts."""
+        """Of a surface the nearest wall hides all others; of lines that overlap, the fullest counts."""
         state = self._window.GetState()
-        switch = (state.vtkglDisable, state.vtkglEnable)
-        switch[self._lines](GL_BLEND)
-        switch[not self._lines](GL_DEPTH_TEST)
-        state.vtkglBlendEquation(GL_MAX if self._lines else GL_FUNC_ADD)
+        if self._lines:
+            state.vtkglEnable(GL_BLEND)
+            state.vtkglBlendEquation(GL_MAX)
+            state.vtkglDisable(GL_DEPTH_TEST)
+        else:
+            state.vtkglDisable(GL_BLEND)
 
-    def _pixels(self, rows: int, cols: int) -> Array:
+    def _read(self, box: Box, rows: int, fine: int) -> Array:
+        """The samples (rows, columns, 4) of a box of pixels."""
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
         if self._samples is None:
             self._samples = vtkUnsignedCharArray()  # kept: fresh memory costs more than the copy into it
-        self._window.GetRGBACharPixelData(0, 0, cols - 1, rows - 1, 0, self._samples)
-        return np.asarray(vtk_to_numpy(self._samples)).reshape(rows, cols, 4)[::-1]  # OpenGL's rows go up
+        (top, left), (bottom, right) = box.start, box.stop
+        self._window.GetRGBACharPixelData(left * fine, (rows - bottom) * fine, right * fine - 1,
+                                          (rows - top) * fine - 1, 0, self._samples)
+        high, wide = (n * fine for n in box.shape)
+        return np.asarray(vtk_to_numpy(self._samples)).reshape(high, wide, 4)[::-1]  # OpenGL's rows go up
 
 
 def _box_of(pixels: Float64, shape: tuple[int, int]) -> Box | None:
@@ -253,13 +264,21 @@ def _polydata(vertices: Float64, faces: Array) -> Any:
     return data
 
 
-def _with_normals(vertices: Float64, faces: Array) -> Any:
-    """A surface with a normal at each corner; triangles turned either way are made to agree."""
+def _closed(faces: Array) -> bool:
+    """Whether a surface has an inside: each edge has two triangles."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    _, count = np.unique(edges, axis=0, return_counts=True)
+    return bool((count == 2).all())
+
+
+def _with_normals(vertices: Float64, faces: Array, solid: bool) -> Any:
+    """A surface with a normal at each corner; triangles turned either way are made to agree, outwards of a solid."""
     from vtkmodules.vtkFiltersCore import vtkPolyDataNormals
 
     filtered = vtkPolyDataNormals()
     filtered.SetInputData(_polydata(vertices, faces))
     filtered.SplittingOff()
     filtered.ConsistencyOn()
+    filtered.SetAutoOrientNormals(solid)
     filtered.Update()
     return filtered.GetOutput()
