@@ -82,8 +82,8 @@ def sha256_layer(layer: Array) -> str:
     Most of a layer is empty, and looking for a set pixel is quicker than hashing zeros.
     """
     data = np.ascontiguousarray(layer)
-    rows = np.flatnonzero(data.reshape(len(data), -1).view(np.uint32 if data[0].nbytes % 4 == 0 else np.uint8)
-                          .any(axis=1))
+    wide = next(t for t in (np.uint64, np.uint32, np.uint8) if data[0].nbytes % np.dtype(t).itemsize == 0)
+    rows = np.flatnonzero(np.bitwise_or.reduce(data.reshape(len(data), -1).view(wide), axis=1))
     top, bottom = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
     digest = hashlib.sha256(f"{data.shape}{data.dtype.str}{top}:{bottom}".encode())
     digest.update(data[top:bottom].data)

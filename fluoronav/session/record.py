@@ -52,7 +52,7 @@ class _Item:
     size: int
     step: Step | None = None
     lost: int = 0
-    snapshot: bytes | None = None
+    snapshot: Callable[[], bytes] | None = None
     event: tuple[str, str, int] | None = None
 
 
@@ -82,6 +82,7 @@ class SessionRecorder:
         self._exposure: dict[str, float | None] = {}
         self._chain = ""
         self._mask: tuple[int, Array] | None = None
+        self._window: Any = None  # as last commanded, so that a frame can be shown without those before it
         self._lock = threading.Condition()
         self._queue: deque[_Item] = deque()
         self._waiting_bytes = 0
@@ -102,7 +103,8 @@ class SessionRecorder:
     # Called by the live run; none of these waits for the disk
 
     def write(self, step: Step, *, snapshot: Callable[[], bytes]) -> None:
-        """A step. `snapshot` gives the pipeline's state after it; called only after a gap, at once."""
+        """A step. `snapshot` gives the pipeline's state after this step whenever it is called, from any thread;
+        it is asked for after a gap only."""
         step = _lean(step)
         size = (step.frame.pixels.nbytes + step.enhanced.display.nbytes + step.picture.nbytes
                 + sum(layer.nbytes for layer in step.overlay.layers.values()))
@@ -117,7 +119,7 @@ class SessionRecorder:
                 self._lost_in_all += 1
                 return
             lost, self._lost = self._lost, 0
-        item = _Item(size, step, lost, snapshot() if lost else None)
+        item = _Item(size, step, lost, snapshot if lost else None)
         with self._lock:
             self._put(item)
 
@@ -208,7 +210,8 @@ class SessionRecorder:
         time_ns, k = max(0, frame.time_ns), len(self._book.rows)
         image = coding.image_bytes(frame)
         frame_place = self._out.chunk([(self._channels["/frame"], time_ns, image)], pixels=True)
-        record = self._record(item, step, k, coding.sha256_bytes(image))
+        state = None if item.snapshot is None else item.snapshot()
+        record = self._record(item.lost, state, step, coding.sha256_bytes(image))
         events = events_of(record, self._before, self._exposure)
         if item.lost:
             events.insert(0, ("recorder gap", f"{item.lost} frames not recorded: the disk could not follow"))
@@ -217,9 +220,9 @@ class SessionRecorder:
             ("/exposure", {"index": k, **record["frame"]["exposure"]}),
             *((("/truth", {"index": k, **record["truth"]}),) if record["truth"] is not None else ()),
             ("/step", record))]
-        if item.snapshot is not None:
+        if state is not None:
             name = f"snapshot/{k}.zip"
-            self._out.attachment(name, "application/zip", item.snapshot, time_ns)
+            self._out.attachment(name, "application/zip", state, time_ns)
             self._book.snapshots[k] = name
         step_place = self._out.chunk(messages)
         with self._lock:
@@ -228,11 +231,15 @@ class SessionRecorder:
                 self._book.event(self._event(kind, text, time_ns, k))
         self._before = record
 
-    def _record(self, item: _Item, step: Step, k: int, raw: str) -> dict[str, Any]:
-        frame, scrub = step.frame, self._scrub
+    def _record(self, lost: int, state: bytes | None, step: Step, raw: str) -> dict[str, Any]:
+        """All of a step but its pixels, as the session keeps it."""
+        frame, scrub, k = step.frame, self._scrub, len(self._book.rows)
         display, truth = step.enhanced.display, step.truth
         if self._mask is None or not (self._mask[1] is frame.valid or _same(self._mask[1], frame.valid)):
             self._mask = (k, frame.valid)
+        for command in step.commands:
+            if command.kind == "window":
+                self._window = coding.plain(command.value)
         record = {
             "frame_number": k, "index": frame.index, "time_ns": frame.time_ns,
             "frame": coding.frame_to_plain(frame, scrub.text), "mask_from": self._mask[0],
@@ -241,10 +248,10 @@ class SessionRecorder:
             "commands": [{"kind": c.kind, "value": coding.plain(c.value)} for c in step.commands],
             "decisions": [{"kind": d.kind, "value": scrub.value(coding.plain(d.value))} for d in step.decisions],
             "hashes": {"raw": raw, **coding.hashes(display, step.overlay, step.picture)},
-            "thumbs": {"display": coding.thumb(display), "picture": coding.thumb(step.picture)},
+            "thumb": coding.thumb(display),
             "timings": coding.plain(step.timings), "truth": None if truth is None else coding.plain(truth),
-            "gap": None if item.snapshot is None else {
-                "frames": item.lost, "snapshot": f"snapshot/{k}.zip", "sha256": coding.sha256_bytes(item.snapshot)}}
+            "window": self._window, "gap": None if state is None else {
+                "frames": lost, "snapshot": f"snapshot/{k}.zip", "sha256": coding.sha256_bytes(state)}}
         self._chain = record["chain"] = coding.chained(self._chain, record)
         return record
 

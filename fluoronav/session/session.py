@@ -55,7 +55,7 @@ class Session:
         self._masks: dict[int, Array] = {}
         self._lock = threading.RLock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.frames: Sequence[Frame] = LazyFrames(len(rows), self._frame)
+        self.frames: Sequence[Frame] = LazyFrames(len(rows), self.frame)
 
     @classmethod
     def open(cls, path: str | Path, progress: Progress | None = None) -> Session:
@@ -131,6 +131,18 @@ class Session:
                     self._records.popitem(last=False)
             return self._records[k]
 
+    def frame(self, k: int) -> Frame:
+        """Frame k, bit for bit as recorded. Raises BadInput where its bytes are damaged."""
+        record = self.record(k)
+        try:
+            pixels = coding.image_pixels(self.image(k))
+            return coding.frame_from_plain(record, pixels, self._mask(int(record["mask_from"]), pixels.shape),
+                                           self.about["source"])
+        except BROKEN as error:
+            if isinstance(error, BadInput):
+                raise
+            raise self._damaged(k, type(error).__name__) from None
+
     def image(self, k: int) -> bytes:
         """The raw picture of frame k as it lies in the file (foxglove_msgs/RawImage). Raises BadInput."""
         row = self.rows[k]
@@ -181,21 +193,11 @@ class Session:
 
     # ---------------------------------------------------------------------------------------------
 
-    def _frame(self, k: int) -> Frame:
-        record = self.record(k)
-        try:
-            pixels = coding.image_pixels(self.image(k))
-            return coding.frame_from_plain(record, pixels, self._mask(int(record["mask_from"]), pixels.shape),
-                                           self.about["source"])
-        except BROKEN as error:
-            if isinstance(error, BadInput):
-                raise
-            raise self._damaged(k, type(error).__name__) from None
-
     def _mask(self, k: int, shape: tuple[int, int]) -> Array:
-        if k not in self._masks:
-            self._masks = {k: coding.mask_from_plain(self.record(k).get("mask"), shape)}
-        return self._masks[k]
+        kept = self._masks
+        if k not in kept:
+            kept = self._masks = {k: coding.mask_from_plain(self.record(k).get("mask"), shape)}
+        return kept[k]
 
     def _damaged(self, k: int, got: str) -> BadInput:
         return BadInput(f"frame {k} of session {self.path.name}", got=got, expected="the frame that was recorded",

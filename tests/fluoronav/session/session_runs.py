@@ -70,7 +70,7 @@ def _step(chain: Chain, state: ChainState | None, frame: Frame, k: int) -> tuple
     return state, Step(
         frame, enhanced, registration(k), Overlay({"vessels": layer}, frame.carm, "lines"), picture,
         {"total": 20.0 + k}, ("slow",), (Command("nudge", np.arange(6) / 7.0),) if k == 2 else (),
-        (Decision("dropped", 2),) if k == 6 else (), {"target_error_mm": 0.3, "projected_error_mm": 0.2})
+        (Decision("dropped", 2),) if k == 6 else (), {"target_error_mm": 0.3, "target_projected_error_mm": 0.2})
 
 
 def record(path: Path, made: list[Step], *, name: str = "run.dcm", close: bool = True) -> SessionRecorder:
