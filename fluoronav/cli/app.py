@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, case, doctor, drr, enhance, frames, register
+from fluoronav.cli import bench, case, doctor, drr, enhance, frames, live, register
 
 app = typer.Typer(
     name="fluoronav",
@@ -26,6 +26,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(case.app, name="case")
 app.add_typer(frames.app, name="frames")
 app.command("enhance")(enhance.enhance)
+app.command("live")(live.live)
 app.command("register")(register.register)
 app.command("drr")(drr.drr)
 

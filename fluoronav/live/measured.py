@@ -90,7 +90,7 @@ class Measured:
                 "gaps": self.gaps, "outcomes": {o.value: self.outcomes[o.value] for o in Outcome},
                 "stage_ms_p50": {name: _quantiles(ms)[0] for name, ms in self._stages.items()}}
             for name in ("expected_error_mm", "projected_error_mm"):
-                out[f"{name}_median"] = _quantiles(self._bounds[name])[0] if name in self._bounds else None
+                out[f"stated_{name}_median"] = _quantiles(self._bounds[name])[0] if name in self._bounds else None
             for name in ("target_error_mm", "target_projected_error_mm"):
                 found = _quantiles(self._errors[name]) if name in self._errors else (None, None)
                 out[f"{name}_median"], out[f"{name}_p95"] = found

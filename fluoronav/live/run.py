@@ -71,7 +71,7 @@ class LiveRun:
         self._gap: tuple[Gap, float] | None = None  # what the source says, and since when (monotonic s)
         self._lost_frames = 0  # dropped since the last step
         self._came: deque[float] = deque(maxlen=16)
-        self._reading, self._stopped, self._ended = True, False, ""
+        self._reading, self._answering, self._stopped, self._ended = True, False, False, ""
         self._beside = Beside(pipeline.run_job, self._notify)
         self._deadlines = Deadlines(source.nominal_interval_s)
         self._blend: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class LiveRun:
         True if so, False where the time ran out."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            while not self._stopped and (self._reading or self._queue or self._beside.busy):
+            while not self._stopped and (self._reading or self._queue or self._answering or self._beside.busy):
                 left = 0.1 if until is None else min(0.1, until - time.monotonic())
                 if left <= 0:
                     return False
@@ -207,24 +207,25 @@ class LiveRun:
                 self.measured.dropped += 1
                 if oldest.gap_s is not None and self._queue:
                     self._queue[0] = replace(self._queue[0], gap_s=oldest.gap_s)
-            seconds = None if gap is None or gap[0].state == "waiting" else now - gap[1] + gap[0].seconds
+            seconds = None if gap is None or gap[0].state == "waiting" else now - gap[1]
             self._queue.append(_Waiting(frame, now, seconds))
             self._changed.notify_all()
         if seconds is not None:
             self._event("back", f"pictures came back after {seconds:.1f} s")
 
     def _no_frame(self, gap: Gap) -> None:
+        """Keep what the source says while nothing comes; each new reason is an event."""
         if gap.event:
             self._event("skipped", gap.reason)
             return
         with self._changed:
-            begun = self._gap is None or self._gap[0].reason != gap.reason
-            since = time.monotonic() - gap.seconds if self._gap is None else self._gap[1]
-            self._gap = (replace(gap, seconds=0.0), since)
+            before = self._gap
+            begun = before is None or before[0].reason != gap.reason
+            if before is None and gap.state != "waiting" and not gap.ended:
+                self.measured.gaps += 1
+            self._gap = (gap, time.monotonic() - gap.seconds if before is None else before[1])
             if gap.ended:
                 self._ended = gap.reason
-            if begun and gap.state != "waiting" and not gap.ended:
-                self.measured.gaps += 1
             self._changed.notify_all()
         if begun and gap.state != "waiting":
             self._event("ended" if gap.ended else gap.state, gap.reason)
@@ -252,11 +253,14 @@ class LiveRun:
                 waiting = self._queue.popleft() if self._queue else None
                 commands, self._commands = tuple(self._commands), []
                 lost, self._lost_frames = self._lost_frames, 0
+                self._answering = True
             if waiting is not None:
                 self._answer(waiting, commands, lost)
             elif self._latest is not None:
                 self._answer_again(self._latest, commands)
-            self._notify()
+            with self._changed:
+                self._answering = False
+                self._changed.notify_all()
 
     def _held(self) -> bool:
         """Whether the last picture is to be answered again: something is asked and no new one comes."""

@@ -32,9 +32,17 @@ class Gap:
 class Source(Protocol):
     """Frames in the order in which they came; index counts up, time_ns never goes back."""
 
-    name: str
-    nominal_interval_s: float | None
-    notes: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def nominal_interval_s(self) -> float | None:
+        """Seconds between frames, None where not stated."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was read, derived, assumed."""
 
     def __iter__(self) -> Iterator[Frame | Gap]:
         """Blocks until the next frame is due or came. Ends after a Gap with `ended`, or after close()."""
