@@ -201,7 +201,7 @@ def _stacked(slices: list[Slice], label: str) -> tuple[list[Slice], Float64]:
     if twice:
         raise BadInput(label, got=f"{twice} slice(s) at the place of another", expected="each place once",
                        remedy="keep one phase or reconstruction in the folder")
-    usual = float(np.median(gaps))
+    usual = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
     steps = np.round(gaps / usual)
     if (steps > 1.5).any() and np.abs(gaps - steps * usual).max() <= 0.1 * usual:  # whole steps: slices are missing
         at = int(np.argmax(steps > 1.5))

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from fluoronav.case.centerline import centerline_of, without_tunnels
 from fluoronav.case.fit import vtk_surface
 from fluoronav.case.shape_files import outward
-from fluoronav.case.skeleton import centerline_of
 from fluoronav.case.volumes import Grid, read_grid
 from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
@@ -24,7 +24,7 @@ from registration.shapes import Mesh, Polylines
 
 LABELS_MAX = 64  # more values than that are grey levels, not labels
 ISLAND_VOXELS = 8  # islands of fewer voxels are noise of the segmentation
-CELLS_MAX = 64_000_000  # voxels of the isotropic grid that the skeleton is found on
+CELLS_MAX = 64_000_000  # voxels of the isotropic grid that the centerline is found on
 FACES_MAX = 300_000
 # vtkWindowedSincPolyDataFilter (Taubin, Zhang, Golub 1996): takes the voxel steps away without shrinking
 SMOOTH_STEPS, PASS_BAND = 25, 0.05
@@ -102,19 +102,21 @@ def _tree(grid: Grid, suffix: str, label: str, notes: Notes) -> Tree:
     mask = _tidied(mask, label, notes)
     surface = surface_of(mask, affine)
     isotropic, iso_affine, spacing = _isotropic(mask, affine)
-    found = centerline_of(isotropic, iso_affine, spacing)
+    isotropic, closed, loops = without_tunnels(isotropic)
+    lines = centerline_of(isotropic, iso_affine, spacing)
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     notes.read(f"{label}: label of {int(mask.sum())} voxels of {voxel[0]:.3g} x {voxel[1]:.3g} x {voxel[2]:.3g} mm")
     notes.derived(f"{label}: surface of {len(surface.faces)} triangles (marching cubes, smoothed without shrinking)")
-    if found is None:
+    if lines is None:
         notes.warn(f"{label}: too small or too round for a centerline")
         return Tree(suffix, surface, None)
-    lines, dropped, loops = found
     assert lines.radius_mm is not None
+    if closed:
+        notes.derived(f"{label}: {closed} thin holes through the label closed for its centerline")
     notes.derived(f"{label}: centerline of {len(lines.lines)} branches, {lines.length_mm:.0f} mm, radius "
-                  f"{lines.radius_mm.min():.1f} to {lines.radius_mm.max():.1f} mm (skeleton, {dropped} spurs removed)")
+                  f"{lines.radius_mm.min():.1f} to {lines.radius_mm.max():.1f} mm (paths through the middle)")
     if loops:
-        notes.warn(f"{label}: the centerline closes {loops} loop(s): vessels that touch, or holes through the label")
+        notes.warn(f"{label}: {loops} loop(s) of the label are opened: vessels that touch, or wide holes through it")
     return Tree(suffix, surface, lines)
 
 

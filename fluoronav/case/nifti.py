@@ -28,6 +28,8 @@ class NiftiHeader:
     """What a NIfTI header says about the grid."""
 
     dim: tuple[int, ...]
+    bits: int  # of a voxel
+    data_at: int  # offset of the voxels
     pixdim: tuple[float, ...]
     units: int
     qform_code: int
@@ -39,6 +41,7 @@ class NiftiHeader:
 def nifti_affine(path: Path, label: str, notes: Notes) -> Float64:
     """patient_from_index (4, 4) in L, P, S mm. Raises BadInput where the file does not say it, or twice."""
     header = _header(path, label)
+    _whole(path, header, label)
     sform = np.vstack([header.srow, [0, 0, 0, 1]]) if header.sform_code > 0 else None
     qform = _from_quaternion(header) if header.qform_code > 0 else None
     if sform is None and qform is None:
@@ -62,14 +65,47 @@ def _header(path: Path, label: str) -> NiftiHeader:
         size = struct.unpack_from(f"{order}i", raw)[0] if len(raw) >= 348 else 0
         if size == 348:
             at = struct.unpack_from(f"{order}hh3f3f12f", raw, 252)
-            return NiftiHeader(struct.unpack_from(f"{order}8h", raw, 40), struct.unpack_from(f"{order}8f", raw, 76),
-                               raw[123], at[0], at[1], at[2:8], np.array(at[8:20], float).reshape(3, 4))
+            return NiftiHeader(struct.unpack_from(f"{order}8h", raw, 40), struct.unpack_from(f"{order}h", raw, 72)[0],
+                               int(struct.unpack_from(f"{order}f", raw, 108)[0]),
+                               struct.unpack_from(f"{order}8f", raw, 76), raw[123], at[0], at[1], at[2:8],
+                               np.array(at[8:20], float).reshape(3, 4))
         if size == 540 and len(raw) >= 540:
             at = struct.unpack_from(f"{order}ii3d3d12d", raw, 344)
-            return NiftiHeader(struct.unpack_from(f"{order}8q", raw, 16), struct.unpack_from(f"{order}8d", raw, 104),
+            return NiftiHeader(struct.unpack_from(f"{order}8q", raw, 16), struct.unpack_from(f"{order}h", raw, 14)[0],
+                               struct.unpack_from(f"{order}q", raw, 168)[0], struct.unpack_from(f"{order}8d", raw, 104),
                                struct.unpack_from(f"{order}i", raw, 500)[0], at[0], at[1], at[2:8],
                                np.array(at[8:20], float).reshape(3, 4))
     raise BadInput(label, got="no NIfTI header", expected="a NIfTI file", remedy="export it again")
+
+
+def _whole(path: Path, header: NiftiHeader, label: str) -> None:
+    """Refuse a file that ends before its voxels do: ITK fills the rest without a word."""
+    count = 1
+    for n in header.dim[1:1 + max(0, min(7, header.dim[0]))]:
+        count *= max(1, int(n))
+    expected = header.data_at + count * header.bits // 8
+    have = path.stat().st_size
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        if zipped:
+            file.seek(-4, 2)  # RFC 1952: the length, modulo 2^32, stands last
+            have = expected if int.from_bytes(file.read(4), "little") == expected % 2**32 else -1
+    if have == -1:
+        have = _unzipped_length(path)
+    if have < expected:
+        raise BadInput(label, got=f"{have} bytes", expected=f"{expected} bytes of header and voxels",
+                       remedy="copy or export it again")
+
+
+def _unzipped_length(path: Path) -> int:
+    total = 0
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(1 << 22):
+                total += len(chunk)
+    except (OSError, EOFError, zlib.error):  # what could be read up to the damage counts
+        return total
+    return total
 
 
 def _first_bytes(path: Path, label: str) -> bytes:

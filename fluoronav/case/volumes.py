@@ -79,7 +79,12 @@ def read_grid(path: Path, label: str, notes: Notes) -> Grid:
 
     name = path.name.lower()
     label = f"{label} file"
-    affine = nifti_affine(path, label, notes) if name.endswith((".nii", ".nii.gz")) else None
+    affine = None
+    if name.endswith((".nii", ".nii.gz")):
+        affine = nifti_affine(path, label, notes)
+        _checked_affine(affine, label)
+    else:
+        _states_its_frame(path, label)
     sitk.ProcessObject_GlobalWarningDisplayOff()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -91,8 +96,6 @@ def read_grid(path: Path, label: str, notes: Notes) -> Grid:
             raise BadInput(label, got=f"{' x '.join(map(str, size))} voxels with {values} value(s) each",
                            expected="one volume of single values, two slices or more",
                            remedy="give one time point or one channel")
-        if affine is None:
-            _states_its_frame(path, label)
         image = reader.Execute()
     except RuntimeError as error:
         raise BadInput(label, got=f"a file that cannot be read ({_reason(error)})",
