@@ -82,7 +82,8 @@ class Encoder:
         of the pipeline, ms since the epoch."""
         self._seq += 1
         header = describe_step(step)
-        header["seen_ms"], header["arrived_ms"] = seen_ms, seen_ms - float(step.timings.get("total", 0.0))
+        took_ms = step.timings.get("latency", step.timings.get("total", 0.0))
+        header["seen_ms"], header["arrived_ms"] = seen_ms, seen_ms - float(took_ms)
         encoded = Encoded(self._seq, step, header, self._layers(step))
         self.complete(encoded, kinds)
         return encoded

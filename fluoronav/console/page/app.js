@@ -87,7 +87,8 @@ function take(next, parts) {
       stage.switchLayers(view);
       const at = now();
       if (fresh || newestAt === null) newestAt = at - Math.max(0, link.serverNow() - header.seen_ms);
-      banner.state(header.state, noCase(), at);
+      const begins = mode === "live" && header.badges.some((badge) => badge.startsWith("registering"));
+      banner.state(header.state, noCase(), at, begins);
       corners(header, view, stage, mode === "replay");
       face(view, stage);
       panel.may(header, noCase(), view);

@@ -3,7 +3,7 @@
 
 import { byId, clock, make, text } from "./dom.js";
 
-const ALARM = /failed|raised| off\b/i; // a stage that is switched off, not one that was late
+const ALARM = "alarm: "; // how the pipeline marks what failed, not what was late
 
 export function corners(header, view, stage, replay) {
   const { angles, carm, exposure } = header;
@@ -52,8 +52,9 @@ function badges(list) {
   if (now === said) return;
   said = now;
   byId("badges").replaceChildren(...list.map((badge) => {
-    const item = make("li", { textContent: badge });
-    if (ALARM.test(badge)) item.dataset.alarm = "";
+    const alarm = badge.startsWith(ALARM);
+    const item = make("li", { textContent: alarm ? badge.slice(ALARM.length) : badge });
+    if (alarm || badge.includes(" failed and is off")) item.dataset.alarm = "";
     return item;
   }));
 }

@@ -15,7 +15,7 @@ from fluoronav.enhance.chain import Chain
 from fluoronav.imaging.frame import Angles, Exposure, Frame, Intensity
 from fluoronav.live.step import Command, Status, Step
 from overlays import Renderer, compose, nothing, scene_of
-from registration.geometry import Array, CArm, Rigid
+from registration.geometry import Array, CArm, Rigid, carm_from_patient_at
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.shapes import Polylines
 
@@ -40,6 +40,42 @@ def tree(seed: int = 4) -> Polylines:
     at = np.cumsum([0, *(len(line) for line in branches)])
     lines = tuple(np.arange(a, b) for a, b in pairwise(at))
     return Polylines(np.concatenate(branches), lines, np.repeat([3.0] + [1.4] * 6, [len(b) for b in branches]))
+
+
+def pose_at(k: int) -> Array:
+    """Breathing: 6 mm along the head, 1 degree in the picture; carm_from_patient."""
+    breath = np.sin(2 * np.pi * k / 60)
+    return Rigid.exp([0, 0, np.radians(breath), 2, 6 * breath, 0]) @ carm_from_patient_at(31.3, -0.1, np.zeros(3))
+
+
+def counts(lines: Polylines, pose: Array | None, random: np.random.Generator) -> Array:
+    """Detector counts of a tree filled with contrast (pose None: no contrast) over a smooth body, with noise."""
+    v, u = np.mgrid[:SIDE, :SIDE]
+    p = 1.2 + 0.5 * np.sin(u / 70 + 0.4) + 0.35 * np.cos(v / 60)
+    if pose is not None:
+        p = p + dense(lines, pose)
+    mean = 3000 * np.exp(-p)
+    noisy = random.poisson(mean / 2) * 2 + random.normal(0, 6, p.shape) + 50
+    return np.clip(np.rint(noisy), 0, (1 << 14) - 1).astype(np.uint16)
+
+
+def dense(lines: Polylines, pose: Array) -> Array:
+    """Line integrals of the contrast alone, drawn as blurred strokes of the vessels' width."""
+    import cv2
+
+    image = np.zeros(CARM.shape, np.float32)
+    assert lines.radius_mm is not None
+    for line in lines.lines:
+        px = CARM.project_patient(pose, lines.points[line])
+        wide = max(1, round(2 * lines.radius_mm[line[0]] * 1100 / 720 / 0.8))
+        cv2.polylines(image, [np.round(px * 16).astype(np.int32)], False, 0.7, wide, cv2.LINE_AA, shift=4)
+    return cv2.GaussianBlur(image, (0, 0), 1.2)
+
+
+def frame_at(k: int, pixels: Array, interval_s: float = 1 / 15) -> Frame:
+    """Frame k of a run."""
+    valid = np.ones(CARM.shape, bool)
+    return Frame(pixels, k, round(k * interval_s * 1e9), CARM, Angles(31.3, -0.1), EXPOSURE, LINEAR, valid, "test")
 
 
 class ConsoleFeed:
@@ -79,25 +115,21 @@ class ConsoleFeed:
     def blend(self, step: Step) -> Array | None:
         """A drawing of the tree at the pose, as a DRR of it would look."""
         drr = np.full(CARM.shape, 230, np.uint8)
-        drr[self._dense(self.pose(step.frame.index)) > 0.1] = 60
+        drr[dense(self.lines, self.pose(step.frame.index)) > 0.1] = 60
         return drr
 
     def timeline(self) -> dict[str, Any] | None:
         return None
 
     def pose(self, k: int) -> Array:
-        """Breathing: 6 mm along the head, 1 degree."""
-        phase = 2 * np.pi * k / 60
-        look = np.eye(4)
-        look[:3, :3] = [[1, 0, 0], [0, 0, -1], [0, 1, 0]]  # the head up in the picture
-        return Rigid.exp([0, 0, np.radians(np.sin(phase)), 2, 6 * np.sin(phase), 0]) @ look
+        """Where the tree is at frame k."""
+        return pose_at(k)
 
     def push(self) -> Step:
         """One more frame."""
         self.index += 1
         k, pose = self.index, self.pose(self.index)
-        frame = Frame(self._counts(pose), k, k * 66_666_667, CARM, Angles(31.3, -0.1), EXPOSURE, LINEAR,
-                      np.ones(CARM.shape, bool), "test")
+        frame = frame_at(k, counts(self.lines, pose, self._random))
         self._chain_state, enhanced = self._chain.step(self._chain_state, frame)
         found = self._registration(pose)
         overlay = self._renderer.draw(CARM, pose) if found.outcome is Outcome.ACCEPTED else nothing(CARM)
@@ -132,23 +164,6 @@ class ConsoleFeed:
         near = 0.8 + 0.15 * np.sin(self.index / 9)
         return Registration(Outcome.ACCEPTED, "", pose, np.eye(6) * 1e-4, ErrorEstimate(2.6 * near, near,
                             self.scene.layers[-1].points_mm[0]), 0.93, "last")
-
-    def _counts(self, pose: Array) -> Array:
-        v, u = np.mgrid[:SIDE, :SIDE]
-        p = 1.2 + 0.5 * np.sin(u / 70 + 0.4) + 0.35 * np.cos(v / 60) + self._dense(pose)
-        mean = 3000 * np.exp(-p)
-        noisy = self._random.poisson(mean / 2) * 2 + self._random.normal(0, 6, p.shape) + 50
-        return np.clip(np.rint(noisy), 0, (1 << 14) - 1).astype(np.uint16)
-
-    def _dense(self, pose: Array) -> Array:
-        import cv2
-
-        image = np.zeros(CARM.shape, np.float32)
-        for line in self.lines.lines:
-            px = CARM.project_patient(pose, self.lines.points[line])
-            wide = max(1, round(2 * self.lines.radius_mm[line[0]] * 1100 / 720 / 0.8))
-            cv2.polylines(image, [np.round(px * 16).astype(np.int32)], False, 0.7, wide, cv2.LINE_AA, shift=4)
-        return cv2.GaussianBlur(image, (0, 0), 1.2)
 
 
 class ReplayOf:

@@ -9,7 +9,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +71,12 @@ class Page:
         await self.say(type="ack", seq=header["seq"])
 
 
+def run_alone(conversation: Coroutine[Any, Any, Any]) -> Any:
+    """Run it on a loop in a thread of its own: a browser's driver may have one running in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, conversation).result()
+
+
 def with_page(server: ConsoleServer, talk: Callable[[Page], Awaitable[None]]) -> None:
     """Run a conversation over the console's WebSocket."""
     async def run() -> None:
@@ -78,7 +85,7 @@ def with_page(server: ConsoleServer, talk: Callable[[Page], Awaitable[None]]) ->
                 session.ws_connect(server.url + "socket", max_msg_size=0) as channel:
             await talk(Page(channel))
 
-    asyncio.run(run())
+    run_alone(run())
 
 
 def status_of(url: str, headers: dict[str, str] | None = None, *, upgrade: bool = False) -> tuple[int, Any]:
@@ -94,7 +101,8 @@ def status_of(url: str, headers: dict[str, str] | None = None, *, upgrade: bool 
             async with session.get(url, headers=headers, allow_redirects=False) as answer:
                 return answer.status, answer.headers
 
-    return asyncio.run(run())
+    status, headers = run_alone(run())
+    return status, headers
 
 
 # ---- who may talk
@@ -333,7 +341,7 @@ def test_a_slow_page_does_not_hold_back_another(served: tuple[ConsoleFeed, Conso
                 feed.push()
             assert seen == 6
 
-    asyncio.run(both())
+    run_alone(both())
 
 
 def test_the_held_picture_stays_and_can_still_be_seen_raw(served: tuple[ConsoleFeed, ConsoleServer]) -> None:
