@@ -24,7 +24,8 @@ OUTCOMES = tuple(o.value for o in Outcome)
 ROW = np.dtype([("frame_at", "<u8"), ("frame_length", "<u8"), ("step_at", "<u8"), ("step_length", "<u8"),
                 ("time_ns", "<i8"), ("index", "<i8"), ("mask_from", "<i8"), ("outcome", "u1"), ("target_mm", "<f8"),
                 ("projected_mm", "<f8"), ("latency_ms", "<f8"), ("true_mm", "<f8"),
-                ("true_projected_mm", "<f8"), ("dose_ugy", "<f8"), ("similarity", "<f8"), ("dropped", "<u4")])
+                ("true_projected_mm", "<f8"), ("dose_ugy", "<f8"), ("similarity", "<f8"), ("kvp", "<f8"),
+                ("mas", "<f8"), ("dropped", "<u4")])
 _EXPOSURE_STEP = 0.05  # relative: automatic exposure control moves by less from frame to frame
 
 
@@ -42,12 +43,14 @@ class Book:
         found = record["registration"]
         error = found["error"] or {}
         truth = record.get("truth") or {}
+        exposure = record["frame"]["exposure"]
         self.rows.append((
             *frame_place, *step_place, record["time_ns"], record["index"], record["mask_from"],
             OUTCOMES.index(found["outcome"]), _number(error.get("target_mm")), _number(error.get("projected_mm")),
             latency_ms(record["timings"]), _number(truth.get("target_error_mm")),
-            _number(truth.get("target_projected_error_mm")), _number(record["frame"]["exposure"]["dose_ugy"]),
-            _number(found["similarity"]), _dropped(record)))
+            _number(truth.get("target_projected_error_mm")), _number(exposure["dose_ugy"]),
+            _number(found["similarity"]), _number(exposure["kvp"]),
+            _number(exposure["ma"]) * _number(exposure["ms"]) / 1000, _dropped(record)))
         if record.get("gap"):
             self.gaps.append({"frame": len(self.rows) - 1, **record["gap"]})
 
@@ -125,6 +128,8 @@ def _decided(kind: str, value: Any) -> tuple[str, str]:
         why = result.get("why") if isinstance(result, Mapping) else None
         job = value.get("job")
         name = job.get("name") if isinstance(job, Mapping) else job
+        how = result.get("how") if isinstance(result, Mapping) else None
+        name = f"registration from {how}" if how else name
         return "job", f"{name}: {why}" if why else f"{name} applied"
     return kind, _told(value)
 
