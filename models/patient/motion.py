@@ -144,12 +144,11 @@ class Motion:
             total += _step(since / spread) - _step((since - INJECTION_S) / (1.8 * spread + 0.25))
             start += INJECTION_EVERY_S
         beat = 1 - 0.22 * self.pulse(t)  # blood of each systole thins the contrast
-        return np.where(np.isfinite(arrival_s) & (arrival_s >= 0), IODINE_G_PER_ML * beat * total, 0.0)
+        return np.where(arrival_s >= 0, IODINE_G_PER_ML * beat * total, 0.0)
 
 
 def _step(x: Float64) -> Float64:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(np.isfinite(x), 1 / (1 + np.exp(-np.clip(3 * x, -40, 40))), 0.0))
+    return 1 / (1 + np.exp(-np.clip(3 * x, -40, 40)))
 
 
 def arrivals(patient: DemoPatient) -> list[tuple[Branch, Float64]]:

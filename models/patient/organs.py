@@ -35,15 +35,16 @@ def dome(x: Array, y: Array, side: int) -> Array:
     return np.asarray(top - 44.0 * fall**1.25, np.float32)
 
 
-def paint_body(canvas: Canvas, tree: ArterialTree, rng: np.random.Generator, rough: Array) -> None:
-    """Everything soft, from the skin inwards; rough: a smooth field of standard deviation 1 that bends outlines."""
+def paint_body(canvas: Canvas, tree: ArterialTree, rng: np.random.Generator, rough: Array, folds: Array) -> None:
+    """Everything soft, from the skin inwards; rough, folds: fields of standard deviation 1 that bend the
+    outlines of organs (some 14 mm wide) and of gas (some 6 mm)."""
     everything = canvas.whole()
     _layers(canvas, everything, rough)
     _chest(canvas, rough)
     _retroperitoneum(canvas)
-    _bowel(canvas, rng)
+    _bowel(canvas, rng, folds)
     _solid_organs(canvas, rough)
-    _colon(canvas, rng)
+    _colon(canvas, rng, folds)
     _blood(canvas, tree)
 
 
@@ -121,7 +122,8 @@ def _retroperitoneum(canvas: Canvas) -> None:
 
 
 def _tube(canvas: Canvas, line: Sequence[Sequence[float]] | Float64, radii: Sequence[float], hu: float,
-          squash: tuple[float, float, float] = (1, 1, 1)) -> None:
+          squash: tuple[float, float, float] = (1, 1, 1), bend: Array | None = None) -> None:
+    """Rods along a smooth line; bend: a field (mm) that makes their outline irregular."""
     knots = np.asarray(line, float)
     points = smooth_line(knots, 8.0)
     along = np.linspace(0, 1, len(points))
@@ -131,7 +133,7 @@ def _tube(canvas: Canvas, line: Sequence[Sequence[float]] | Float64, radii: Sequ
         patch = canvas.patch(np.minimum(points[i], points[i + 1]) - reach, np.maximum(points[i], points[i + 1]) + reach)
         if patch is not None:
             rod = capsule(patch, tuple(points[i]), tuple(points[i + 1]), radius[i], radius[i + 1], squash)
-            canvas.paint(patch, rod, hu)
+            canvas.paint(patch, rod if bend is None else rod + bend[patch.slices], hu)
 
 
 def _solid_organs(canvas: Canvas, rough: Array) -> None:
@@ -173,54 +175,59 @@ def _kidney(canvas: Canvas, side: int, center: tuple[float, float, float]) -> No
     canvas.paint(patch, ellipsoid(patch, (sinus_at[0] - side * 4, *sinus_at[1:]), (8, 6, 13), turn), FLUID)
 
 
-def _bowel(canvas: Canvas, rng: np.random.Generator) -> None:
+def _bowel(canvas: Canvas, rng: np.random.Generator, folds: Array) -> None:
     """Loops of small bowel: wandering tubes with wall, fluid and here and there gas at their front."""
-    for _ in range(24):
-        x, y, z = rng.uniform(-78, 78), rng.uniform(-66, -26), rng.uniform(-165, 20)
+    for _ in range(26):
+        x, y, z = rng.uniform(-80, 80), rng.uniform(-66, -22), rng.uniform(-165, 20)
         heading = rng.normal(size=3) * (1, 0.4, 0.7)
         knots = [(x, y, z)]
         for _ in range(7):
             heading = 0.75 * heading + rng.normal(size=3) * (0.75, 0.3, 0.6)
             step = 20 * heading / np.linalg.norm(heading)
-            low, high = (-88, -72, -178), (88, -20, 34)
+            low, high = (-88, -72, -178), (88, -18, 34)
             at = np.clip(np.array(knots[-1]) + step, low, high)
             heading = np.where((at <= low) | (at >= high), -heading, heading)
             knots.append((float(at[0]), float(at[1]), float(at[2])))
-        radius = float(rng.uniform(9, 13))
+        radius = float(rng.uniform(8.5, 12.5))
         _tube(canvas, knots, [radius], MUSCLE - 12)
-        _tube(canvas, knots, [radius - 2.2], FLUID + 8)
-        if rng.uniform() < 0.5:
-            first = int(rng.integers(0, 5))
-            gas = [(gx, gy - 0.35 * radius, gz) for gx, gy, gz in knots[first: first + 3]]
-            _tube(canvas, gas, [0.3 * radius, 0.62 * radius, 0.3 * radius], AIR)
+        _tube(canvas, knots, [radius - 2.0], FLUID + 8)
+        if rng.uniform() < 0.6:
+            first, reach = int(rng.integers(0, 5)), int(rng.integers(2, 5))
+            gas = [(gx, gy - 0.35 * radius, gz) for gx, gy, gz in knots[first: first + reach]]
+            if len(gas) > 1:
+                size = rng.uniform(0.1, 0.55, len(gas)) * radius
+                _tube(canvas, gas, [float(r) for r in size], AIR, bend=0.22 * radius * folds)
 
 
-def _colon(canvas: Canvas, rng: np.random.Generator) -> None:
+_COLON = {  # knots, radius, share of gas
+    "ascending": ([(-92, 4, -112), (-98, 6, -70), (-100, 2, -30), (-94, -8, 8)], 22.0, 0.22),
+    "transverse": ([(-94, -8, 8), (-62, -56, 6), (-8, -70, -14), (48, -66, 12), (92, -20, 52)], 17.0, 0.42),
+    "descending": ([(92, -20, 52), (103, 14, 20), (104, 16, -40), (96, 6, -95)], 14.0, 0.25),
+    "sigmoid": ([(96, 6, -95), (74, -12, -128), (34, -26, -138), (10, 6, -150), (2, 26, -190)], 14.0, 0.4),
+}
+
+
+def _colon(canvas: Canvas, rng: np.random.Generator, folds: Array) -> None:
     """The large bowel as a frame around the small: haustra, stool, and gas in its front parts."""
-    parts = {
-        "ascending": [(-92, 4, -112), (-98, 6, -70), (-100, 2, -30), (-94, -8, 8)],
-        "transverse": [(-94, -8, 8), (-62, -56, 6), (-8, -70, -14), (48, -66, 12), (92, -20, 52)],
-        "descending": [(92, -20, 52), (103, 14, 20), (104, 16, -40), (96, 6, -95)],
-        "sigmoid": [(96, 6, -95), (74, -12, -128), (34, -26, -138), (10, 6, -150), (2, 26, -190)],
-    }
-    gas = {"ascending": 0.35, "transverse": 0.75, "descending": 0.25, "sigmoid": 0.45}
-    for name, knots in parts.items():
+    for knots, base, gas in _COLON.values():
         points = smooth_line(np.asarray(knots, float), 3.0)
         along = 3.0 * np.arange(len(points))
-        base = {"ascending": 23.0, "transverse": 18.0, "descending": 14.0, "sigmoid": 14.0}[name]
-        radius = base * (0.86 + 0.14 * np.abs(np.sin(np.pi * along / 26.0 + rng.uniform(0, 3))))
+        radius = base * (0.84 + 0.16 * np.abs(np.sin(np.pi * along / 27.0 + rng.uniform(0, 3))))
         _tube(canvas, points, list(radius), MUSCLE - 14)
         _tube(canvas, points, list(radius - 2.4), 22.0)
         _stool(canvas, points, radius, rng)
-        bubble = np.clip(np.sin(np.cumsum(rng.normal(0, 0.5, len(points)))) + 2 * gas[name] - 1, 0, 1) * (radius - 3)
-        front = points - np.array([0, 1, 0]) * (0.28 * radius)[:, None]
-        for i in range(0, len(points) - 1):
+        # pockets that end at the folds between haustra
+        pockets = np.repeat(rng.uniform(0, 1, len(points) // 9 + 1), 9)[: len(points)]
+        size = np.clip(1 - pockets / (2 * gas), 0, 1) ** 0.5 * np.abs(np.sin(np.pi * along / 27.0)) ** 0.3
+        bubble = 0.62 * (radius - 3) * size
+        front = points - np.array([0, 1, 0]) * (radius - 2.5 - bubble)[:, None]
+        for i in range(len(points) - 1):
             if bubble[i] > 2:
-                reach = bubble[i] + 4
-                patch = canvas.patch(front[i] - reach, front[i] + reach)
+                patch = canvas.patch(front[i] - bubble[i] - 8, front[i] + bubble[i] + 8)
                 if patch is not None:
-                    gas_here = capsule(patch, tuple(front[i]), tuple(front[i + 1]), 0.85 * float(bubble[i]))
-                    canvas.paint(patch, gas_here, AIR)
+                    pocket = capsule(patch, tuple(front[i]), tuple(front[i + 1]), float(bubble[i]))
+                    within = capsule(patch, tuple(points[i]), tuple(points[i + 1]), float(radius[i] - 2.4))
+                    canvas.paint(patch, np.maximum(pocket + 2.2 * folds[patch.slices], within), AIR)
 
 
 def _stool(canvas: Canvas, points: Float64, radius: Float64, rng: np.random.Generator) -> None:

@@ -73,9 +73,9 @@ def _painted(tree: ArterialTree, rng: np.random.Generator, spacing_mm: float) ->
     fine = rng.standard_normal(canvas.hu.shape, np.float32)
     fine = ndimage.gaussian_filter(fine, 1.0 / spacing_mm, mode="wrap", truncate=3.0)  # trabeculae: some 2 mm
     fine /= fine.std()
-    paint_body(canvas, tree, rng, rough)
+    grain = smooth_noise(canvas, rng, 5.0)
+    paint_body(canvas, tree, rng, rough, grain)
     soft = (canvas.hu > -150) & (canvas.hu < 120)
-    grain = smooth_noise(canvas, rng, 4.0)
     canvas.hu += np.float32(SOFT_TEXTURE_HU) * grain * soft
     paint_skeleton(canvas, fine)
     return canvas, np.roll(fine, [n // 2 for n in fine.shape], (0, 1, 2))

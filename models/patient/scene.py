@@ -16,7 +16,7 @@ from models.xray.integrator import line_integrals, tube_integrals
 from models.xray.spectrum import Spectrum, spectrum_at
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, carm_from_room
 
-CENTER_QUANTA = 850.0  # a pixel and frame in the middle of the picture: some 70 nGy at the detector
+CENTER_QUANTA = 450.0  # a pixel and frame in the middle of the picture: some 40 nGy at the detector, fluoroscopy
 PULSE_MS = 8.0
 CATHETER_WALL_MM = 0.35
 BARIUM_AS_IODINE_G_PER_ML = 0.45  # of the catheter's wall: barium sulfate attenuates much like iodine

@@ -118,8 +118,14 @@ def _vertebra(canvas: Canvas, v: Vertebra, texture: Array) -> None:
     for s in (-1, 1):
         pedicle = capsule(p, (s * v.width * 0.31, d - 6, 6), (s * v.width * 0.34, d + 11, 5), 5.2, 5.0, (0.85, 1, 1.5))
         lamina = capsule(p, (s * v.width * 0.35, d + 12, 0), (s * 3, d + 22, -7), 5.0, 5.0, (0.8, 0.8, 1.7))
-        reach = (s * v.transverse, d + (26 if thoracic else 17), 9 if thoracic else 5)
-        transverse = capsule(p, (s * v.width * 0.38, d + 13, 4), reach, 5.0, 4.6 if thoracic else 3.6, (1, 0.75, 1.15))
+        own = np.random.default_rng([len(v.name), int(v.center[2]) + 500, s + 1])  # no two processes are alike
+        out, up = float(own.uniform(0.9, 1.06)), float(own.normal(0, 1.8))
+        reach = (s * v.transverse * out, d + (26 if thoracic else 17), (9 if thoracic else 6) + up)
+        bend = (s * (0.45 * v.transverse + 8), d + (20 if thoracic else 16), (7 if thoracic else 3) + up / 2)
+        root = (s * v.width * 0.38, d + 13, 4)
+        near, far = (4.6, 4.8) if thoracic else (4.2, 3.3)
+        transverse = union(capsule(p, root, bend, 5.0, near, (1, 0.8, 1.4)),
+                           capsule(p, bend, reach, near, far, (1, 0.8, 1.4)), 2)
         upper = capsule(p, (s * v.width * 0.40, d + 13, 4), (s * v.width * 0.40, d + 13, 16), 5.6, 4.2, (0.9, 0.9, 1))
         lower = capsule(p, (s * v.width * 0.30, d + 19, -6), (s * v.width * 0.31, d + 18, -21), 5.4, 4.4, (0.9, 0.9, 1))
         for part in (pedicle, lamina, transverse, upper, lower):

@@ -10,7 +10,7 @@ from registration.geometry import Array, Float64
 from registration.shapes import Mesh
 
 
-def vessel_mesh(tree: ArterialTree, spacing_mm: float = 1.1) -> Mesh:
+def vessel_mesh(tree: ArterialTree, spacing_mm: float = 1.2) -> Mesh:
     """The lumen's surface: marching cubes over the union of all branches; closed, outward winding."""
     from scipy import ndimage
     from skimage.measure import marching_cubes
@@ -20,7 +20,7 @@ def vessel_mesh(tree: ArterialTree, spacing_mm: float = 1.1) -> Mesh:
     low, high = points.min(0) - margin, points.max(0) + margin
     shape = [int(n) for n in np.ceil((high - low) / spacing_mm).astype(int) + 1][::-1]
     distance = distance_to(tree, low, spacing_mm, (shape[0], shape[1], shape[2]))
-    distance = ndimage.gaussian_filter(distance, 0.6)  # rounds the creases where branches meet
+    distance = ndimage.gaussian_filter(distance, 0.45)  # rounds the creases where branches meet
     vertices, faces, _, _ = marching_cubes(distance, 0.0, spacing=(spacing_mm,) * 3)
     return Mesh(vertices[:, ::-1] + low, faces[:, ::-1] if _inward(vertices[:, ::-1], faces) else faces)
 

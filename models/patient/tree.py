@@ -22,7 +22,7 @@ SUPRACELIAC_RADIUS_MM = 8.9
 _OFFSPRING = (("celiac", 3.0, 84.0), ("sma", 3.2, 66.0), ("renal_right", 2.75, 42.0), ("renal_left", 2.8, 37.0),
               ("ima", 1.7, -26.0))
 BIFURCATION_S_MM = -60.0
-PLANNED_RADIUS_MM = 1.0
+PLANNED_RADIUS_MM = 1.25
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ArterialTree:
         return next(b for b in self.branches if b.name == name)
 
     def planned(self) -> ArterialTree:
-        """The branches that a CT angiography shows well: 2 mm wide and more."""
+        """The branches that a CT angiography shows well: 2.5 mm wide and more."""
         return ArterialTree(tuple(b for b in self.branches if b.radius[-1] >= PLANNED_RADIUS_MM), self.forks)
 
     def centerline(self) -> Polylines:
@@ -162,8 +162,8 @@ def _iliac(grow: _Growing, aorta: str) -> None:
             f"external_iliac_{name}": (0.62, [(x + side * 46, y + 12, -130), (side * 62, y - 10 + sway[name], -155),
                                               (side * 72, y - 34, -178), (side * 76, y - 43, -199)]),
             f"internal_iliac_{name}": (0.38, [(x + side * 37, y + 30, -128), (x + side * 41, y + 43, -148),
-                                              (x + side * 46, y + 48, -170)])})
-        grow.twigs(f"internal_iliac_{name}", (side * 0.3, 0.3, -0.9), 2)
+                                              (x + side * 46, y + 48, -166)])})
+        grow.twigs(f"internal_iliac_{name}", (side * 0.5, 0.4, -0.5), 1)
 
 
 class _Growing:
@@ -222,7 +222,7 @@ class _Growing:
         share = float(self.rng.uniform(0.38, 0.62))
         ways = {f"{parent}_{n}": (part, way + sign * 0.55 * (1.3 - part) * across)
                 for n, part, sign in (("a", share, 1), ("b", 1 - share, -1))}
-        length = 7.0 * float(b.radius[-1])
+        length = min(7.0 * float(b.radius[-1]), 22.0)
         self.fork(parent, {name: (part, [tuple(end + length * 0.45 * w), tuple(end + length * (w + 0.12 * way))])
                            for name, (part, w) in ways.items()})
         for name, (_, w) in ways.items():

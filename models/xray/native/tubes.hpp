@@ -5,8 +5,8 @@
 // is a cylinder of the mean radius, cut at the planes that halve the angle to its neighbors, so that a branch counts
 // nothing twice. With o + t d the ray (|d| = 1), a the unit axis through p and w = o - p:
 //     |(w + t d) - a ((w + t d) . a)| = r    is a quadratic in t; the cutting planes clip its interval.
-// Where branches overlap (forks), the intervals of a ray are joined: matter is counted once, at the concentration met first.
-// What bounds the speed: the quadratic at each (cylinder, pixel) pair, some 20 ns; a contrast-filled aorta has 1e5 pairs.
+// Where branches overlap (forks), the intervals of a ray are joined: matter counts once, at the concentration met first.
+// What bounds the speed: the quadratic at each (cylinder, pixel) pair, some 20 ns; contrast-filled arteries have 3e5.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -86,18 +86,41 @@ inline bool chord(const Cylinder& c, const Vec& o, const Vec& d, double& enter, 
     return leave > enter;
 }
 
+// whether the ray from o along d (any length) stays further from the axis than the radius: cheap, without a root
+inline bool passes(const Cylinder& c, const Vec& o, const Vec& d) {
+    const Vec w = minus(o, c.p);
+    const Vec n = {d[1] * c.axis[2] - d[2] * c.axis[1], d[2] * c.axis[0] - d[0] * c.axis[2],
+                   d[0] * c.axis[1] - d[1] * c.axis[0]};
+    const double gap = dot(w, n);
+    return gap * gap > c.radius * c.radius * dot(n, n);
+}
+
 inline void intervals_of(const Cylinder& c, const Detector& e, int fine, std::vector<Interval>& out) {
     double low_u = 1e30, high_u = -1e30, low_v = 1e30, high_v = -1e30;
-    for (const Vec& end : {c.p, c.q}) {
-        if (end[2] + 2 * c.radius >= e.sod) return;  // at the source: no picture
-        const double scale = e.sdd / (e.sod - end[2] - 1.5 * c.radius), far = 1.5 * c.radius * scale;  // mitred ends reach further
-        const double scale_mid = e.sdd / (e.sod - end[2]), x = end[0] * scale_mid, y = end[1] * scale_mid;
-        low_u = std::min(low_u, (x - far) / e.pitch_u), high_u = std::max(high_u, (x + far) / e.pitch_u);
-        low_v = std::min(low_v, (y - far) / e.pitch_v), high_v = std::max(high_v, (y + far) / e.pitch_v);
+    const auto reach = [&](int k, const Vec& cut) {  // of an end's disk along axis k; a slanting cut reaches further
+        const double slant = std::min(std::max(dot(c.axis, cut), 0.2), 1.0);
+        return c.radius * (std::sqrt(std::max(0.0, 1 - c.axis[k] * c.axis[k])) +
+                           std::abs(c.axis[k]) * std::sqrt(1 - slant * slant) / slant);
+    };
+    for (int end = 0; end < 2; ++end) {
+        const Vec& at = end ? c.q : c.p;
+        const Vec& cut = end ? c.cut_q : c.cut_p;
+        const double x = reach(0, cut), y = reach(1, cut), z = reach(2, cut);
+        if (at[2] + z >= e.sod) return;  // at the source: no picture
+        for (const double scale : {e.sdd / (e.sod - at[2] - z), e.sdd / (e.sod - at[2] + z)}) {
+            low_u = std::min(low_u, (at[0] - x) * scale / e.pitch_u);
+            high_u = std::max(high_u, (at[0] + x) * scale / e.pitch_u);
+            low_v = std::min(low_v, (at[1] - y) * scale / e.pitch_v);
+            high_v = std::max(high_v, (at[1] + y) * scale / e.pitch_v);
+        }
     }
-    const auto bound = [](double x, int n) { return static_cast<int>(std::min(std::max(x, -1.0), static_cast<double>(n))); };
-    const int u_first = std::max(0, bound(std::floor(low_u + e.cu - 1), e.columns)), u_last = std::min(e.columns - 1, bound(std::ceil(high_u + e.cu + 1), e.columns));
-    const int v_first = std::max(0, bound(std::floor(low_v + e.cv - 1), e.rows)), v_last = std::min(e.rows - 1, bound(std::ceil(high_v + e.cv + 1), e.rows));
+    const auto bound = [](double x, int n) {
+        return static_cast<int>(std::min(std::max(x, -1.0), static_cast<double>(n)));
+    };
+    const int u_first = std::max(0, bound(std::floor(low_u + e.cu - 0.5), e.columns));
+    const int u_last = std::min(e.columns - 1, bound(std::ceil(high_u + e.cu + 0.5), e.columns));
+    const int v_first = std::max(0, bound(std::floor(low_v + e.cv - 0.5), e.rows));
+    const int v_last = std::min(e.rows - 1, bound(std::ceil(high_v + e.cv + 0.5), e.rows));
     const Vec source = {0, 0, e.sod};
     for (int v = v_first; v <= v_last; ++v)
         for (int u = u_first; u <= u_last; ++u)
@@ -105,9 +128,11 @@ inline void intervals_of(const Cylinder& c, const Detector& e, int fine, std::ve
                 const double du = (s % fine + 0.5) / fine - 0.5, dv = (s / fine + 0.5) / fine - 0.5;
                 const Vec to = {(u + du - e.cu) * e.pitch_u, (v + dv - e.cv) * e.pitch_v, e.sod - e.sdd};
                 double enter, leave;
-                if (!chord(c, source, unit(minus(to, source)), enter, leave)) continue;
+                const Vec along = minus(to, source);
+                if (passes(c, source, along) || !chord(c, source, unit(along), enter, leave)) continue;
                 const std::int32_t pixel = (v * e.columns + u) * fine * fine + s;
-                out.push_back({pixel, static_cast<float>(enter), static_cast<float>(leave), static_cast<float>(c.concentration)});
+                out.push_back({pixel, static_cast<float>(enter), static_cast<float>(leave),
+                               static_cast<float>(c.concentration)});
             }
 }
 
@@ -118,22 +143,30 @@ inline void tubes(const std::vector<Cylinder>& all, const Detector& e, int fine,
     std::fill(out, out + size, 0.0f);
     std::vector<Interval> found;
     for (const auto& c : all) intervals_of(c, e, fine, found);
-    std::sort(found.begin(), found.end(), [](const Interval& a, const Interval& b) {
-        if (a.pixel != b.pixel) return a.pixel < b.pixel;
-        if (a.enter != b.enter) return a.enter < b.enter;
-        return a.leave < b.leave;
-    });
+    // the intervals of a place in a pixel hang on one another: first[place], next[interval]
+    std::vector<std::int32_t> first(size * fine * fine, -1), next(found.size());
+    for (std::size_t i = 0; i < found.size(); ++i)
+        next[i] = first[found[i].pixel], first[found[i].pixel] = static_cast<std::int32_t>(i);
     const float share = 1.0f / static_cast<float>(fine * fine);
-    for (std::size_t i = 0; i < found.size();) {
-        const std::int32_t pixel = found[i].pixel;
+    std::vector<Interval> here;
+    for (const auto& some : found) {
+        if (first[some.pixel] < 0) continue;  // done
+        here.clear();
+        for (std::int32_t i = first[some.pixel]; i >= 0; i = next[i]) here.push_back(found[i]);
+        first[some.pixel] = -1;
+        std::sort(here.begin(), here.end(), [](const Interval& a, const Interval& b) {
+            if (a.enter != b.enter) return a.enter < b.enter;
+            if (a.leave != b.leave) return a.leave < b.leave;
+            return a.concentration < b.concentration;
+        });
         double sum = 0;
         float until = -1e30f;
-        for (; i < found.size() && found[i].pixel == pixel; ++i) {
-            const float from = std::max(found[i].enter, until);
-            if (found[i].leave > from) sum += static_cast<double>(found[i].leave - from) * found[i].concentration;
-            until = std::max(until, found[i].leave);
+        for (const auto& one : here) {
+            const float from = std::max(one.enter, until);
+            if (one.leave > from) sum += static_cast<double>(one.leave - from) * one.concentration;
+            until = std::max(until, one.leave);
         }
-        out[pixel / (fine * fine)] += share * static_cast<float>(sum);
+        out[some.pixel / (fine * fine)] += share * static_cast<float>(sum);
     }
 }
 
