@@ -110,9 +110,8 @@ class VolumeModel:
 
         def one(c: CArm, carm_from_body: Float64, jacobian: bool) -> tuple[Array, Array | None]:
             if jacobian:
-                picture, derivative = project(prepared, c, carm_from_body, jacobian=True, threads=self.threads)
-                return picture, derivative
-            return project(prepared, c, carm_from_body, threads=self.threads), None
+                return project(prepared, c, carm_from_body, jacobian=True, threads=self.threads, fast=True)
+            return project(prepared, c, carm_from_body, threads=self.threads, fast=True), None
 
         return one
 

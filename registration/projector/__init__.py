@@ -4,6 +4,6 @@
 `project` is the one signature; `reference` holds what is right, in float64.
 """
 
-from registration.projector.project import PATH_VARIABLE, Prepared, paths, project, projector_path
+from registration.projector.renderer import PATH_VARIABLE, Prepared, paths, project, projector_path
 
 __all__ = ["PATH_VARIABLE", "Prepared", "paths", "project", "projector_path"]

@@ -2,7 +2,8 @@
 """What is right? Line integrals of a volume in float64, slow and plain, that every fast path is held to.
 
 The field is trilinear between voxel centers and zero outside: from the outer voxels' centers it falls
-linearly to zero over one voxel pitch, as if the volume had a border of zero voxels.
+linearly to zero over one voxel pitch, as if the volume had a border of zero voxels. Rays begin at the
+source and do not end at the detector: what a CT shows behind it (a table, nothing) would be an odd pose.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _GAUSS = (0.5 - 0.5 / np.sqrt(3), 0.5 + 0.5 / np.sqrt(3))
 
 
 def line_integrals(volume: Volume, carm: CArm, carm_from_patient: Float64) -> Float64:
-    """(rows, columns) exact integrals of the trilinear field from the source to every pixel, without unit."""
+    """(rows, columns) exact integrals of the trilinear field along every pixel's ray, without unit."""
     data, source, way = _in_index(volume, carm, carm_from_patient)
     length = np.linalg.norm(carm.rays()[1] - carm.rays()[0], axis=-1).ravel()
     return np.array([_exact(data, source, d) for d in way]).reshape(carm.shape) * length.reshape(carm.shape)
@@ -34,7 +35,7 @@ def joseph(volume: Volume, carm: CArm, carm_from_patient: Float64) -> Float64:
     for k in range(data.shape[2 - axis]):
         at = (k - source[axis]) / way[:, axis]
         places = source + at[:, None] * way
-        out += np.where((at > 0) & (at <= 1), _sampled(data, places), 0.0)
+        out += np.where(at > 0, _sampled(data, places), 0.0)
     length = np.linalg.norm(carm.rays()[1] - carm.rays()[0], axis=-1).ravel()
     return (out * length / np.abs(way[:, axis])).reshape(carm.shape)
 
@@ -65,12 +66,12 @@ def _sampled(data: Float64, places: Float64) -> Float64:
 
 
 def _exact(data: Float64, source: Float64, way: Float64) -> float:
-    """The integral over the parameter 0 .. 1 from source to pixel: cell by cell, each exactly."""
-    cuts = [np.array([0.0, 1.0])]
+    """The integral over the parameter, 0 at the source and 1 at the pixel: cell by cell, each exactly."""
+    cuts = [np.zeros(1)]
     for a in range(3):
         if abs(way[a]) > 1e-12:
             cuts.append((np.arange(data.shape[2 - a]) - source[a]) / way[a])
-    t = np.unique(np.clip(np.concatenate(cuts), 0.0, 1.0))
+    t = np.unique(np.maximum(np.concatenate(cuts), 0.0))
     step = np.diff(t)
     places = [source + (t[:-1] + g * step)[:, None] * way for g in _GAUSS]
     return float(sum(0.5 * (step * _sampled(data, p)).sum() for p in places))

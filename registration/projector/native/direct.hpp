@@ -9,7 +9,7 @@ struct Sums {
     F s, x0, x1, y0, y1;
 };
 
-// The planes that may matter to any of the lanes: where the ray lies within the padded plane, before the detector.
+// The planes that may matter to any of the lanes: where the ray lies within the padded plane.
 static inline void range_of(float p0, float slope, float low, float high, float& first, float& last) {
     if (slope > 1e-9f || slope < -1e-9f) {
         const float a = (low - p0) / slope, b = (high - p0) / slope;
@@ -21,21 +21,16 @@ static inline void range_of(float p0, float slope, float low, float high, float&
     }
 }
 
-// Planes k0 .. k1 (may be empty) that lanes u0 .. u0 + n - 1 of a row of pixels cross between source and detector.
+// Planes k0 .. k1 (may be empty) that lanes u0 .. u0 + n - 1 of a row of pixels cross, from the source on.
 static inline void planes_of(const Planes& v, const View& view, int row, int u0, int n, int& k0, int& k1) {
     float low = 1e30f, high = -1e30f;
     for (int i = 0; i < n; ++i) {
         float d[3];
         for (int a = 0; a < 3; ++a) d[a] = view.base[a] + (u0 + i) * view.du[a] + row * view.dv[a];
         float first = 0, last = static_cast<float>(v.nz - 1);
-        const float sz = view.source[2], end = sz + d[2];
-        if (d[2] > 0) {
-            first = sz > first ? sz : first;
-            last = end < last ? end : last;
-        } else {
-            first = end > first ? end : first;
-            last = sz < last ? sz : last;
-        }
+        const float sz = view.source[2];
+        if (d[2] > 0) first = sz > first ? sz : first;
+        else last = sz < last ? sz : last;
         const float mx = d[0] / d[2], my = d[1] / d[2];
         range_of(view.source[0] - sz * mx, mx, -1.0f, static_cast<float>(v.nx), first, last);
         range_of(view.source[1] - sz * my, my, -1.0f, static_cast<float>(v.ny), first, last);
@@ -67,7 +62,7 @@ static inline Sums sums_of(const Planes& v, const View& view, F mx, F my, F firs
         const F d0 = f01 - f00, d1 = f11 - f10;
         const F r0 = fma(tx, d0, f00), r1 = fma(tx, d1, f10);
         const F dy = r1 - r0;
-        const M inside = between(z, first, last);  // between source and detector, lane by lane
+        const M inside = between(z, first, last);  // not behind the source, lane by lane
         out.s = add_if(inside, out.s, fma(ty, dy, r0));
         if (GRADIENT) {
             const F dx = fma(ty, d1 - d0, d0);
@@ -93,7 +88,7 @@ static void direct(const Planes& v, const View& view, const Out& out, int row0, 
             const F u = iota(static_cast<float>(u0));
             F d[3] = {F(0.f), F(0.f), F(0.f)};
             for (int a = 0; a < 3; ++a) d[a] = fma(u, F(view.du[a]), F(view.base[a] + row * view.dv[a]));
-            const F mx = d[0] / d[2], my = d[1] / d[2], start(view.source[2]), end = start + d[2];
+            const F mx = d[0] / d[2], my = d[1] / d[2], start(view.source[2]), end = start + d[2] * F(1e6f);
             const F first = min(start, end), last = max(start, end);
             const Sums sums = out.jacobian ? sums_of<true>(v, view, mx, my, first, last, k0, k1)
                                            : sums_of<false>(v, view, mx, my, first, last, k0, k1);

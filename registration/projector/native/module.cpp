@@ -6,9 +6,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <new>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "path.hpp"
@@ -40,17 +44,86 @@ static const Path& path_named(const std::string& name) {
     throw nb::value_error("this processor has no such path");
 }
 
-// Rows are dealt out in equal bands. A pixel is computed by one thread alone, so their number changes no bit.
-template <class Work> static void shared(int rows, int threads, Work work) {
-    const int n = std::max(1, std::min(threads, rows));
+// Buffers that are used again: fresh pages cost more than the projection of a small picture.
+class Pool {
+public:
+    float* take(std::size_t n) {
+        {
+            const std::lock_guard<std::mutex> guard(lock_);
+            for (std::size_t i = 0; i < free_.size(); ++i)
+                if (size_[free_[i]] >= n && size_[free_[i]] <= 2 * n + 4096) {
+                    float* p = free_[i];
+                    free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(i));
+                    return p;
+                }
+        }
+        float* p = static_cast<float*>(::operator new(n * sizeof(float), std::align_val_t(64)));
+        const std::lock_guard<std::mutex> guard(lock_);
+        size_[p] = n;
+        return p;
+    }
+    void give(float* p) {
+        const std::lock_guard<std::mutex> guard(lock_);
+        free_.push_back(p);
+        if (free_.size() > KEPT) {
+            size_.erase(free_.front());
+            ::operator delete(free_.front(), std::align_val_t(64));
+            free_.erase(free_.begin());
+        }
+    }
+
+private:
+    static constexpr std::size_t KEPT = 32;
+    std::mutex lock_;
+    std::vector<float*> free_;
+    std::unordered_map<float*, std::size_t> size_;
+};
+
+static Pool& pool() {
+    static Pool* kept = new Pool;  // never destroyed: arrays may outlive the module's statics
+    return *kept;
+}
+
+struct Buffer {
+    float* p;
+    explicit Buffer(std::size_t n) : p(pool().take(n)) {}
+    Buffer(const Buffer&) = delete;
+    ~Buffer() { if (p) pool().give(p); }
+    float* release() { float* out = p; p = nullptr; return out; }
+};
+
+// Where a team's threads meet. They wait awake for a moment, then let others run.
+class Barrier {
+public:
+    explicit Barrier(int n) : n_(n) {}
+    void meet() {
+        const int round = round_.load();
+        if (arrived_.fetch_add(1) + 1 == n_) {
+            arrived_.store(0);
+            round_.fetch_add(1);
+            return;
+        }
+        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
+            if (spins > 1000) std::this_thread::yield();
+    }
+
+private:
+    const int n_;
+    std::atomic<int> arrived_{0}, round_{0};
+};
+
+// work(t, n, barrier) by n threads; each is given its own share, so their number changes no bit.
+template <class Work> static void team(int n, Work work) {
+    Barrier barrier(n);
     std::vector<std::thread> others;
-    for (int t = 1; t < n; ++t) others.emplace_back(work, rows * t / n, rows * (t + 1) / n);
-    work(0, rows / n);
+    for (int t = 1; t < n; ++t) others.emplace_back([&, t] { work(t, barrier); });
+    work(0, barrier);
     for (std::thread& t : others) t.join();
 }
 
-static nb::object array(float* data, std::initializer_list<std::size_t> shape) {
-    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+static nb::object array(Buffer& buffer, std::initializer_list<std::size_t> shape) {
+    float* data = buffer.release();
+    nb::capsule owner(data, [](void* p) noexcept { pool().give(static_cast<float*>(p)); });
     return nb::cast(nb::ndarray<nb::numpy, float>(data, shape.size(), shape.begin(), owner));
 }
 
@@ -72,21 +145,144 @@ static View view_of(int h, int w, const Numbers& numbers) {
     return v;
 }
 
+// A picture as a numpy array, alone or with its Jacobian.
+struct Result {
+    std::size_t rows, cols;
+    Buffer image, jacobian;
+    Result(int h, int w, bool with) : rows(static_cast<std::size_t>(h)), cols(static_cast<std::size_t>(w)),
+                                      image(rows * cols), jacobian(with ? 6 * rows * cols : 1), with_(with) {}
+    Out out() { return {image.p, with_ ? jacobian.p : nullptr}; }
+    nb::object object() {
+        nb::object picture = array(image, {rows, cols});
+        if (!with_) return picture;
+        return nb::make_tuple(picture, array(jacobian, {6, rows, cols}));
+    }
+
+private:
+    bool with_;
+};
+
 static nb::object direct(Block planes, int h, int w, Numbers numbers, bool jacobian, int threads, const std::string& path) {
     const Path& p = path_named(path);
     const View view = view_of(h, w, numbers);
     const Planes volume{planes.data(), static_cast<int>(planes.shape(2)) - 2 * PAD,
                         static_cast<int>(planes.shape(1)) - 2 * PAD, static_cast<int>(planes.shape(0))};
     if (volume.nx < 1 || volume.ny < 1) throw nb::value_error("planes without their border of zeros");
-    const std::size_t rows = static_cast<std::size_t>(h), cols = static_cast<std::size_t>(w);
-    Out out{new float[rows * cols], jacobian ? new float[6 * rows * cols] : nullptr};
+    Result result(h, w, jacobian);
     {
         nb::gil_scoped_release release;
-        shared(h, threads, [&](int a, int b) { p.direct(volume, view, out, a, b); });
+        const int n = std::clamp(threads, 1, h);
+        team(n, [&](int t, Barrier&) { p.direct(volume, view, result.out(), h * t / n, h * (t + 1) / n); });
     }
-    nb::object image = array(out.image, {rows, cols});
-    if (!jacobian) return image;
-    return nb::make_tuple(image, array(out.jacobian, {6, rows, cols}));
+    return result.object();
+}
+
+// The largest steps that the windows of all paths hold, in voxels between neighbouring rays of a plane.
+constexpr double WIDEST = 1.9;
+
+// The grid of slopes for a view; false where the sheared renderer does not serve: a volume that reaches
+// behind the source, pixels much wider than voxels, nothing in sight.
+static bool plan(const View& view, const Numbers& numbers, const Slabs& v, double finer, Grid& grid) {
+    const double* q = numbers.data();  // in double: differences of large slopes follow
+    const double ha = -q[2], hb = v.nz - 1 - q[2];
+    double low[2] = {1e30, 1e30}, high[2] = {-1e30, -1e30}, step[2] = {1e30, 1e30};
+    for (int c = 0; c < 5; ++c) {
+        const double u = c == 4 ? (view.w - 1) / 2.0 : c % 2 * (view.w - 1.0), w = c == 4 ? (view.h - 1) / 2.0 : c / 2 * (view.h - 1.0);
+        double d[3];
+        for (int a = 0; a < 3; ++a) d[a] = q[3 + a] + u * q[6 + a] + w * q[9 + a];
+        for (const double h : {ha, hb})
+            if (!(h / d[2] > 0 && std::abs(h) > 2)) return false;
+        for (int a = 0; a < 2; ++a) {
+            const double m = d[a] / d[2];
+            low[a] = std::min(low[a], m), high[a] = std::max(high[a], m);
+            step[a] = std::min(step[a], std::hypot(q[6 + a] - m * q[8], q[9 + a] - m * q[11]) / std::abs(d[2]));
+        }
+    }
+    const double farthest = std::max(std::abs(ha), std::abs(hb)), way = ha > 0 ? 1 : -1;
+    int size[2];
+    double start[2];
+    for (int a = 0; a < 2; ++a) {
+        double first = 1e30, last = -1e30;  // the volume's shadow
+        for (const double h : {ha, hb})
+            for (const double x : {-1.0 - q[a], (a ? v.ny : v.nx) - q[a]}) first = std::min(first, x / h), last = std::max(last, x / h);
+        low[a] = std::max(low[a], first), high[a] = std::min(high[a], last);
+        const double wanted = step[a] / finer;
+        step[a] = std::min(wanted, WIDEST / farthest);
+        if (!(high[a] > low[a]) || wanted > 2 * step[a] || (high[a] - low[a]) / step[a] > 4000) return false;
+        size[a] = static_cast<int>(std::ceil((high[a] - low[a]) / step[a])) + 6;
+        start[a] = (way > 0 ? low[a] : high[a]) - 2 * way * step[a];
+    }
+    grid = {size[0], size[1], (size[0] + 31) / 32 * 32, start[0], start[1], way * step[0], way * step[1]};
+    return true;
+}
+
+static nb::object sheared(nb::ndarray<const std::int16_t, nb::ndim<4>, nb::c_contig, nb::device::cpu> slabs,
+                          nb::ndarray<const std::int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> boxes, int nz, int nx,
+                          float unit, double finer, int h, int w, Numbers numbers, bool jacobian, int threads,
+                          const std::string& path) {
+    const Path& p = path_named(path);
+    const View view = view_of(h, w, numbers);
+    const Slabs volume{slabs.data(), boxes.data(), nx, static_cast<int>(slabs.shape(1)), nz,
+                       static_cast<int>(slabs.shape(3)), unit};
+    if (slabs.shape(2) != GROUP || boxes.shape(1) != 4 || boxes.shape(0) != slabs.shape(0)) throw nb::value_error("no slabs");
+    Grid grid;
+    if (!plan(view, numbers, volume, finer, grid)) return nb::none();
+    Result result(h, w, jacobian);
+    {
+        nb::gil_scoped_release release;
+        const std::size_t cells = static_cast<std::size_t>(grid.h) * grid.pitch, own = scratch_bytes(grid) / sizeof(float) + 16;
+        // a thread for a part that takes about as long as starting it
+        const int useful = static_cast<int>(static_cast<double>(cells) * nz / 5e5) + 1;
+        const int n = std::clamp(threads, 1, std::min({h, grid.h, useful}));
+        Buffer sums((jacobian ? 5 : 1) * cells), five(jacobian ? 8 * cells : 1), scratch(n * (own / 16 * 16));
+        const Sheared s{volume, view, grid, sums.p, five.p};
+        team(n, [&](int t, Barrier& barrier) {
+            p.shear(s, jacobian, grid.h * t / n, grid.h * (t + 1) / n, scratch.p + t * (own / 16 * 16));
+            barrier.meet();
+            p.warp(s, result.out(), h * t / n, h * (t + 1) / n);
+        });
+    }
+    return result.object();
+}
+
+// A volume in any order of axes [z][y][x] to 12-bit words: slabs, boxes, unit.
+static nb::tuple slabs_of(nb::ndarray<const float, nb::ndim<3>, nb::device::cpu> volume) {
+    const auto nz = static_cast<std::ptrdiff_t>(volume.shape(0)), ny = static_cast<std::ptrdiff_t>(volume.shape(1)),
+               nx = static_cast<std::ptrdiff_t>(volume.shape(2)), sz = volume.stride(0), sy = volume.stride(1), sx = volume.stride(2);
+    const std::size_t groups = (nz + GROUP - 1) / GROUP, pitch = std::max<std::size_t>(64, (nx + EDGE + 2 + 31) / 32 * 32);
+    auto* data = new std::vector<std::int16_t>(groups * ny * GROUP * pitch, 0);
+    auto* boxes = new std::vector<std::int32_t>(groups * 4);
+    float unit = 0;
+    {
+        nb::gil_scoped_release release;
+        float low = 0, high = 0;
+        for (std::ptrdiff_t k = 0; k < nz; ++k)
+            for (std::ptrdiff_t j = 0; j < ny; ++j)
+                for (std::ptrdiff_t i = 0; i < nx; ++i) {
+                    const float f = volume.data()[k * sz + j * sy + i * sx];
+                    low = std::min(low, f), high = std::max(high, f);
+                }
+        unit = high > low ? (high - low) / LARGEST : 1.0f;
+        for (std::size_t g = 0; g < groups; ++g) {
+            std::int32_t* box = boxes->data() + 4 * g;
+            box[0] = box[2] = 1 << 30, box[1] = box[3] = -1;
+            for (std::ptrdiff_t k = g * GROUP; k < std::min<std::ptrdiff_t>(nz, (g + 1) * GROUP); ++k)
+                for (std::ptrdiff_t j = 0; j < ny; ++j)
+                    for (std::ptrdiff_t i = 0; i < nx; ++i) {
+                        const auto word = static_cast<std::int16_t>(std::lround(volume.data()[k * sz + j * sy + i * sx] / unit));
+                        if (!word) continue;
+                        (*data)[((g * ny + j) * GROUP + k % GROUP) * pitch + EDGE + i] = word;
+                        const auto x = static_cast<std::int32_t>(i), y = static_cast<std::int32_t>(j);
+                        box[0] = std::min(box[0], x), box[1] = std::max(box[1], x);
+                        box[2] = std::min(box[2], y), box[3] = std::max(box[3], y);
+                    }
+        }
+    }
+    nb::capsule own(data, [](void* p) noexcept { delete static_cast<std::vector<std::int16_t>*>(p); });
+    nb::capsule own_boxes(boxes, [](void* p) noexcept { delete static_cast<std::vector<std::int32_t>*>(p); });
+    const std::size_t shape[4] = {groups, static_cast<std::size_t>(ny), GROUP, pitch}, box_shape[2] = {groups, 4};
+    return nb::make_tuple(nb::ndarray<nb::numpy, std::int16_t>(data->data(), 4, shape, own),
+                          nb::ndarray<nb::numpy, std::int32_t>(boxes->data(), 2, box_shape, own_boxes), unit);
 }
 
 NB_MODULE(_projector, m) {
@@ -98,4 +294,8 @@ NB_MODULE(_projector, m) {
     });
     m.def("direct", &direct, nb::arg("planes"), nb::arg("h"), nb::arg("w"), nb::arg("numbers"), nb::arg("jacobian"),
           nb::arg("threads"), nb::arg("path"));
+    m.def("slabs", &slabs_of, nb::arg("volume"));
+    m.def("sheared", &sheared, nb::arg("slabs"), nb::arg("boxes"), nb::arg("nz"), nb::arg("nx"), nb::arg("unit"),
+          nb::arg("finer"), nb::arg("h"), nb::arg("w"), nb::arg("numbers"), nb::arg("jacobian"), nb::arg("threads"),
+          nb::arg("path"));
 }

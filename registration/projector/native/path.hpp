@@ -43,10 +43,41 @@ struct Out {
 
 using Rows = void (*)(const Planes&, const View&, const Out&, int row0, int row1);
 
+// The same volume for the sheared renderer: 12-bit words, `unit` 1/mm each, [group][y][plane of 8][x], `pitch` words a
+// row of which the first EDGE are zero, then nx voxels, then zeros. boxes: for each group first and last x and y of
+// what is not zero (first > last: nothing).
+constexpr int GROUP = 8, EDGE = 2, LARGEST = 4095;
+struct Slabs {
+    const std::int16_t* data;
+    const std::int32_t* boxes;
+    int nx, ny, nz, pitch;
+    float unit;
+};
+
+// Rays at equal steps of the two slopes: column i has mx = mx0 + i dx, row j has my = my0 + j dy.
+struct Grid {
+    int w, h, pitch;      // pitch: w rounded up to 32
+    double mx0, my0, dx, dy;
+};
+
+// One projection on a grid: five pictures [5][h][pitch] of sums, then five numbers (of 8) a cell for the warp.
+struct Sheared {
+    Slabs volume;
+    View view;
+    Grid grid;
+    float* sums;
+    float* cells;
+};
+
 struct Path {
     const char* name;
     Rows direct;
+    void (*shear)(const Sheared&, bool gradient, int row0, int row1, void* scratch);  // rows of the grid
+    void (*warp)(const Sheared&, const Out&, int row0, int row1);                     // rows of the picture
 };
+
+// Bytes that `shear` wants for itself, aligned to 64.
+inline std::size_t scratch_bytes(const Grid& g) { return static_cast<std::size_t>(g.pitch) * GROUP * 16 + 4096; }
 
 extern const Path portable;
 #ifdef FLUORONAV_X86

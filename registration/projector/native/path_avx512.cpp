@@ -43,11 +43,52 @@ inline F iota(float first) {
 }
 inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
 
+// Thirty-two 16-bit words.
+struct W {
+    static constexpr int LANES = 32;
+    __m512i v;
+    W() = default;
+    W(__m512i x) : v(x) {}
+};
+inline W load(const std::int16_t* p) { return _mm512_loadu_si512(p); }
+inline void store(std::int16_t* p, W a) { _mm512_storeu_si512(p, a.v); }
+inline W words(int x) { return _mm512_set1_epi16(static_cast<std::int16_t>(x)); }
+inline W operator+(W a, W b) { return _mm512_add_epi16(a.v, b.v); }
+inline W operator-(W a, W b) { return _mm512_sub_epi16(a.v, b.v); }
+inline W times(W a, W b) { return _mm512_mulhrs_epi16(a.v, b.v); }
+inline void to_floats(W a, F* out) {
+    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(a.v)));
+    out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(a.v, 1)));
+}
+inline F load(const float* p) { return _mm512_loadu_ps(p); }
+
+constexpr int WINDOW = 64;  // words that one run of columns may reach over: two registers are one table
+constexpr int RUN = 32;     // columns that share a window
+inline int encoded(int index) { return index; }
+
+// Columns c .. c + W::LANES of a row: values and differences of neighbours. narrow: 32 words hold all taps.
+inline void resampled(const std::int16_t* row, const std::int32_t* base, const std::int16_t* index,
+                      const std::int16_t* weight, bool narrow, W& value, W& difference) {
+    const std::int16_t* at = row + *base;
+    const __m512i first = load(index).v, second = _mm512_add_epi16(first, _mm512_set1_epi16(1)), low = load(at).v;
+    __m512i f0, f1;
+    if (narrow) {
+        f0 = _mm512_permutexvar_epi16(first, low), f1 = _mm512_permutexvar_epi16(second, low);
+    } else {
+        const __m512i high = load(at + 32).v;
+        f0 = _mm512_permutex2var_epi16(low, first, high), f1 = _mm512_permutex2var_epi16(low, second, high);
+    }
+    difference = _mm512_sub_epi16(f1, f0);
+    value = W(f0) + times(difference, load(weight));
+}
+
 #include "direct.hpp"
 #include "finish.hpp"
+#include "shear.hpp"
+#include "warp.hpp"
 
 }  // namespace
 
-const Path avx512{"AVX-512", direct};
+const Path avx512{"AVX-512", direct, shear, warp};
 
 }  // namespace projector

@@ -16,6 +16,9 @@ from registration.projector.reference import main_axis
 # names the path to take instead of the best: "portable C++", "AVX2", "AVX-512"
 PATH_VARIABLE = "FLUORONAV_PROJECTOR"
 
+# Pictures up to this many pixels get a finer grid of rays: their voxels hold sharper edges, and they cost little.
+_SMALL = 160
+
 # index axes (x, y, z) = (i, j, k) renamed so that the rays mostly run along the last; rows are the new (x, y, z)
 _ORDERS = ((1, 2, 0), (0, 2, 1), (0, 1, 2))
 
@@ -29,31 +32,41 @@ class Prepared:
 
     def __init__(self, volume: Volume) -> None:
         self.volume = _subdivided(volume)
-        self.index_from_patient: Float64 = np.linalg.inv(self.volume.patient_from_index)
+        self.index_from_patient: Float64 = np.linalg.inv(np.asarray(self.volume.patient_from_index, np.float64))
         self._planes: dict[int, Array] = {}
+        self._slabs: dict[int, tuple[Array, Array, float]] = {}
 
     def planes(self, axis: int) -> Array:
         """float32 [z][y][x] with a border of zeros in x and y; z is index axis `axis` (0: i, 1: j, 2: k)."""
         if axis not in self._planes:
             pad = _projector.PAD
-            x, y, z = _ORDERS[axis]
-            turned = np.transpose(self.volume.data, (2 - z, 2 - y, 2 - x))
+            turned = self._turned(axis)
             out = np.zeros((turned.shape[0], turned.shape[1] + 2 * pad, turned.shape[2] + 2 * pad), np.float32)
             out[:, pad:-pad, pad:-pad] = turned
             self._planes[axis] = out
         return self._planes[axis]
 
+    def slabs(self, axis: int) -> tuple[Array, Array, float]:
+        """12-bit words [z / 8][y][z % 8][x] for the sheared renderer, boxes of what is not zero, 1/mm a word."""
+        if axis not in self._slabs:
+            self._slabs[axis] = _projector.slabs(self._turned(axis))
+        return self._slabs[axis]
+
+    def _turned(self, axis: int) -> Array:
+        x, y, z = _ORDERS[axis]
+        return np.transpose(self.volume.data, (2 - z, 2 - y, 2 - x))
+
 
 @overload
 def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: Literal[False] = False,
-            threads: int = 2, path: str | None = None) -> Array: ...
+            threads: int = 2, fast: bool = False, path: str | None = None) -> Array: ...
 @overload
 def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: Literal[True],
-            threads: int = 2, path: str | None = None) -> tuple[Array, Array]: ...
+            threads: int = 2, fast: bool = False, path: str | None = None) -> tuple[Array, Array]: ...
 
 
 def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *, jacobian: bool = False,
-            threads: int = 2, path: str | None = None) -> Array | tuple[Array, Array]:
+            threads: int = 2, fast: bool = False, path: str | None = None) -> Array | tuple[Array, Array]:
     """Line integrals from the source to every pixel, and their derivative by the pose.
 
     Parameters
@@ -63,19 +76,33 @@ def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *
     jacobian : also return the derivative by xi = (rx, ry, rz, tx, ty, tz), rad and mm, of the left perturbation
         ``exp(xi) @ carm_from_patient`` in the C-arm frame, about the isocenter
     threads : how many to use; their number changes no bit of the result
+    fast : four to eight times as fast, from 12-bit voxels and interpolated from a grid of rays: the picture is right
+        to 2e-3 (relative, RMS) where pixels and voxels go together (0.6 voxels a pixel, which is where a picture
+        has about as much detail as its volume), and the derivative is smoothed over a pixel. A volume
+        that reaches behind the source or a pixel wider than two voxels is computed the slow way all the same.
     path : a name out of `paths()`; the best, or the environment's FLUORONAV_PROJECTOR, if None
 
     Returns
     -------
     (rows, columns) float32 line integrals without unit, and with `jacobian` (6, rows, columns) float32
 
-    Source: Joseph 1982 (one plane a step along the rays' main axis, bilinear in it); the derivative is that of
-    the interpolant. Raises BadInput for a pose that is not rigid.
+    The field is `Prepared`'s; rays begin at the source and do not end at the detector. Source: Joseph 1982 (one plane
+    a step along the rays' main axis, bilinear in it) and, if fast, Lacroute and Levoy 1994 (shear-warp); the
+    derivative is that of the interpolant. Raises BadInput for a pose that is not rigid.
     """
     prepared = volume if isinstance(volume, Prepared) else Prepared(volume)
     pose = Rigid.checked(carm_from_patient, "carm_from_patient")
     axis, numbers = _view(prepared, carm, pose)
     h, w = carm.shape
+    if fast:
+        slabs, boxes, unit = prepared.slabs(axis)
+        x, _, z = _ORDERS[axis]
+        size = prepared.volume.data.shape[::-1]
+        finer = 1.0 if max(h, w) > _SMALL else 1.5
+        made = _projector.sheared(slabs, boxes, size[z], size[x], unit, finer, h, w, numbers, jacobian,
+                                  max(1, threads), _chosen(path))
+        if made is not None:
+            return made
     return _projector.direct(prepared.planes(axis), h, w, numbers, jacobian, max(1, threads), _chosen(path))
 
 
@@ -85,8 +112,8 @@ def paths() -> tuple[str, ...]:
 
 
 def projector_path() -> str:
-    """The path in use, for a person: "AVX-512, float32 Joseph"."""
-    return f"{_chosen(None)}, float32 Joseph"
+    """The path in use, for a person: "AVX-512, float32 Joseph and 12-bit shear-warp"."""
+    return f"{_chosen(None)}, float32 Joseph and 12-bit shear-warp"
 
 
 def _chosen(path: str | None) -> str:
