@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, case, doctor, drr, enhance, frames, live, register
+from fluoronav.cli import bench, case, doctor, drr, enhance, frames, live, register, replay
 
 app = typer.Typer(
     name="fluoronav",
@@ -28,6 +28,7 @@ app.add_typer(frames.app, name="frames")
 app.command("enhance")(enhance.enhance)
 app.command("live")(live.live)
 app.command("register")(register.register)
+app.command("replay")(replay.replay)
 app.command("drr")(drr.drr)
 
 

@@ -118,7 +118,7 @@ def events_of(record: Mapping[str, Any], before: Mapping[str, Any] | None, expos
 
 def _decided(kind: str, value: Any) -> tuple[str, str]:
     if kind == "dropped":
-        return "drop", f"{value} frames dropped before this one"
+        return "drop", f"{value} frame{'' if value == 1 else 's'} dropped before this one"
     if kind == "gap":
         return "gap", f"no picture came for {float(value):.1f} s" if isinstance(value, (int, float)) else _told(value)
     if kind == "skip":

@@ -73,14 +73,18 @@ def headline(figures: Mapping[str, Any], verification: Verification | None) -> s
     parts = [f"Registered in {100 * accepted / n:.1f} % of {n:,} frames"]
     if error["n"]:
         parts.append(f"expected error {error['median']:.1f} mm median, {error['max']:.1f} mm at worst")
-    parts.append(f"{figures['drops']:,} frames dropped")
+    parts.append(f"{_count(figures['drops'])} dropped")
     if figures["not_recorded"]:
-        parts.append(f"{figures['not_recorded']:,} frames not recorded")
+        parts.append(f"{_count(figures['not_recorded'])} not recorded")
     if verification is not None:
         word = "identical" if verification.mode == "bits" else "within bounds"
         parts.append(f"replay {word}" if verification.identical
-                     else f"replay differs in {len(verification.differing):,} frames")
+                     else f"replay differs in {_count(len(verification.differing))}")
     return "; ".join(parts) + "."
+
+
+def _count(n: int) -> str:
+    return f"{n:,} frame" + ("" if n == 1 else "s")
 
 
 def _cards(figures: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -100,7 +104,7 @@ def _cards(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         cards.append(("True error in space", _pair(true_3d, "median", "p95", "mm", "95 %"),
                       _n(true_3d, f"{100 * share:.1f} % within the stated bound" if share is not None else "")))
     cards += [
-        ("Frame to answer", _pair(latency, "median", "p95", "ms", "95 %", digits=0), _n(latency, "")),
+        ("Time to answer a frame", _pair(latency, "median", "p95", "ms", "95 %", digits=0), _n(latency, "")),
         ("Pace", f"{figures['fps']:.1f} frames/s", f"{figures['seconds']:.1f} s, {figures['drops']:,} dropped"),
         ("Dose as stated", f"{dose['sum']:.1f} µGy" if dose["n"] else "not stated",
          _n(dose, f"{dose['median']:.2f} µGy a frame") if dose["n"] else "by the source")]
@@ -176,8 +180,8 @@ def _uri(picture: Array) -> str:
     scale = STILL_PX / max(picture.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     face = np.ascontiguousarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how)[:, :, ::-1])
-    for grey, width in ((0, 4), (255, 1)):
-        cv2.putText(face, "ENHANCED", (8, face.shape[0] - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (grey, grey, grey),
+    for grey, width in ((0, 6), (255, 2)):
+        cv2.putText(face, "ENHANCED", (12, face.shape[0] - 14), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (grey, grey, grey),
                     width, cv2.LINE_AA)
     done, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not done:

@@ -46,7 +46,7 @@ def _write_vtk(path: Path, lines: Polylines) -> None:
 
 def pose(k: int) -> np.ndarray:
     """True pose of frame k: off the isocenter, breathing along the head's axis."""
-    return carm_from_patient_at(25.0, -10.0, LINES.points.mean(0) + [4, -6, 3 + 3 * np.sin(k / 3)])
+    return carm_from_patient_at(25.0, -10.0, LINES.points.mean(0) + np.array([4, -6, 3 + 3 * np.sin(k / 3)]))
 
 
 def frames(count: int, empty: range = range(0), name: str = "scene") -> list[Frame]:
