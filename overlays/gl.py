@@ -11,14 +11,14 @@ import numpy as np
 from overlays.camera import set_camera, view_of
 from overlays.opengl import new_window
 from overlays.scene import Layer
-from overlays.strokes import ribbon, strokes_of
+from overlays.strokes import CASING, DARK, ribbon, strokes_of
 from registration.contours import welded
 from registration.geometry import Array, Box, CArm, Float64, Rigid
 from registration.shapes import Mesh
 
 FINE = 2  # samples a pixel in each direction; four samples of Mesa's own multisampling cost twice as much
 LARGEST = 8192  # px: beyond it no finer grid is drawn (OpenGL promises 16384, memory does not)
-GL_BLEND, GL_DEPTH_TEST, GL_MAX = 0x0BE2, 0x0B71, 0x8008
+GL_BLEND = 0x0BE2
 
 # rays meet in the source; a wall seen edge on is darker and denser, so that the picture shows through the middle
 SURFACE = """
@@ -34,10 +34,15 @@ SURFACE = """
   fragOutput0 = vec4(min(color, vec3(1.0)) * alpha, alpha);
 """
 FLAT = "  fragOutput0 = vec4(layerColor, 1.0);\n"
-# how far a pixel's center lies within the line, as the plain painter counts it
-STROKE = """
-  float cover = clamp(halfWidth + 0.5 - length(fromLine), 0.0, 1.0) * layerAlpha;
-  fragOutput0 = vec4(layerColor * cover, cover);
+# line over casing, as the plain painter lays them; where strokes overlap, the pixel belongs to the one whose line
+# it is deepest in: that is no depth of the scene, so that lines have no gaps where they cross or run along a ray
+STROKE = f"""
+  float beside = length(fromLine) - halfWidth;
+  float line = clamp(0.5 - beside, 0.0, 1.0);
+  float casing = clamp(0.5 - beside + casingWidth, 0.0, 1.0) * {CASING};
+  if (casing <= 0.0) discard;
+  fragOutput0 = vec4(layerColor, 1.0) * line + vec4(layerColor * {DARK}, 1.0) * casing * (1.0 - line);
+  gl_FragDepth = clamp(0.5 + beside / 256.0, 0.0, 1.0);
 """
 STROKE_VERTEX = (("//VTK::Normal::Dec", "//VTK::Normal::Dec\nin vec2 aside;\nout vec2 fromLine;\n"),
                  ("//VTK::Normal::Impl", "//VTK::Normal::Impl\n  fromLine = aside;\n"))
@@ -77,6 +82,7 @@ class _Stage:
     def __init__(self, lines: bool) -> None:
         from vtkmodules.vtkRenderingCore import vtkRenderer
 
+        renderer: Any = vtkRenderer()
         self._lines = lines
         self._actors: dict[str, list[Any]] = {}
         self._samples: Any = None
@@ -84,11 +90,12 @@ class _Stage:
         self._window.SetMultiSamples(0)
         self._window.SetAlphaBitPlanes(True)
         self._window.SetSwapBuffers(False)
-        self._renderer: Any = vtkRenderer()
+        self._renderer = renderer
         self._renderer.SetBackground(0, 0, 0)
         self._renderer.SetBackgroundAlpha(0)
         self._renderer.GetCullers().RemoveAllItems()  # they go by the camera's own frustum, which is not ours
-        self._renderer.AddObserver("StartEvent", lambda *_: self._set_blending())  # the window sets it back before
+        # within a layer what is in front hides the rest; the window's own start switches blending on
+        self._renderer.AddObserver("StartEvent", lambda *_: self._window.GetState().vtkglDisable(GL_BLEND))
         self._window.AddRenderer(self._renderer)
         self._window.Initialize()
 
@@ -154,20 +161,11 @@ class _Stage:
                 data = _polydata(Rigid.apply(patient_from_carm, at_isocenter), faces)
                 data.GetPointData().AddArray(_named(aside, "aside"))
                 actor.GetMapper().SetInputData(data)
-                _paint(actor, layerColor=stroke.rgb, layerAlpha=stroke.alpha, halfWidth=stroke.width_px / 2)
+                _paint(actor, layerColor=stroke.rgb, halfWidth=stroke.width_px / 2,
+                       casingWidth=(stroke.casing_px - stroke.width_px) / 2)
                 actor.SetVisibility(True)
                 used.append(pixels)
         return np.concatenate(used)
-
-    def _set_blending(self) -> None:
-        """Of a surface the nearest wall hides all others; of lines that overlap, the fullest counts."""
-        state = self._window.GetState()
-        if self._lines:
-            state.vtkglEnable(GL_BLEND)
-            state.vtkglBlendEquation(GL_MAX)
-            state.vtkglDisable(GL_DEPTH_TEST)
-        else:
-            state.vtkglDisable(GL_BLEND)
 
     def _read(self, box: Box, rows: int, fine: int) -> Array:
         """The samples (rows, columns, 4) of a box of pixels."""

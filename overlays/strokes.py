@@ -12,37 +12,41 @@ from overlays.scene import Layer
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.shapes import Polylines
 
-CASING = 0.62  # alpha of the dark border that sets a line off from bright and dark pictures
+CASING, DARK = 0.62, 0.08  # alpha and brightness of the border that sets a line off from bright and dark pictures
 CAP = 8  # corners around the disc at each point of a ribbon
 
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """Lines in the C-arm frame: points (n, 3) mm, lines of point numbers (a line of one is a dot), width in
-    px of the picture, straight color (3,) 0 to 1 and alpha."""
+    """Lines in the C-arm frame: points (n, 3) mm, lines of point numbers (a line of one is a dot), width in px of
+    the picture, straight color (3,) 0 to 1."""
 
     points: Float64
     lines: tuple[Array, ...]
     width_px: float
     rgb: Float64
-    alpha: float
+
+    @property
+    def casing_px(self) -> float:
+        """Width of the dark border, the line in its middle."""
+        return self.width_px + max(1.6, self.width_px * 0.8)
 
 
 def strokes_of(layer: Layer, carm: CArm, carm_from_patient: Float64) -> list[Stroke]:
-    """The strokes (casings first) of a layer of lines or points; a surface has none."""
+    """The strokes of a layer of lines or points; a surface has none."""
     x = Rigid.apply(carm_from_patient, layer.points_mm)
     k = max(1.0, min(carm.shape) / 512)  # widths for the eye: a share of the picture, a pixel and a half at least
     if layer.style == "line":
         assert isinstance(layer.shape, Polylines)
-        return _cased(x, layer.shape.lines, 1.5 * k, layer.rgb)
+        return [Stroke(x, layer.shape.lines, 1.5 * k, layer.rgb)]
     if layer.style == "device":
         assert isinstance(layer.shape, Polylines)
         tip = np.array([layer.shape.lines[-1][-1]])
-        return [*_cased(x, layer.shape.lines, 1.8 * k, layer.rgb), *_cased(x, (tip,), 5 * k, layer.rgb)]
+        return [Stroke(x, layer.shape.lines, 1.8 * k, layer.rgb), Stroke(x, (tip,), 5 * k, layer.rgb)]
     if layer.style == "dots":
-        return _cased(x, tuple(np.array([n]) for n in range(len(x))), 5 * k, layer.rgb)
+        return [Stroke(x, tuple(np.array([n]) for n in range(len(x))), 5 * k, layer.rgb)]
     if layer.style == "target":
-        return [s for point in x for s in _cased(*_cross_and_ring(point, carm, k), 1.6 * k, layer.rgb)]
+        return [Stroke(*_cross_and_ring(point, carm, k), 1.6 * k, layer.rgb) for point in x]
     return []
 
 
@@ -56,10 +60,11 @@ def segments_of(stroke: Stroke, carm: CArm) -> tuple[Float64, Float64]:
 
 
 def ribbon(stroke: Stroke, carm: CArm) -> tuple[Float64, Array, Float64]:
-    """Triangles around a stroke, one pixel wider on each side: corners in pixels (n, 2), faces (m, 3), and how
-    far (n, 2) each corner is from the line, px, linear in between; a disc at each point for ends and joins."""
+    """Triangles around a stroke and its casing, half a pixel wider on each side: corners in pixels (n, 2), faces
+    (m, 3), and how far (n, 2) each corner is from the line, px, linear in between; a disc at each point for ends
+    and joins."""
     p, q = (carm.project(x) for x in segments_of(stroke, carm))
-    wide = stroke.width_px / 2 + 1
+    wide = stroke.casing_px / 2 + 0.5
     along = q - p
     length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     side = np.stack([-along[:, 1], along[:, 0]], -1) / length * wide
@@ -80,14 +85,20 @@ def ribbon(stroke: Stroke, carm: CArm) -> tuple[Float64, Array, Float64]:
 def paint(strokes: list[Stroke], carm: CArm) -> Array:
     """The strokes over each other, anti-aliased: (rows, columns, 4) uint8 RGBA, premultiplied."""
     out = np.zeros((*carm.shape, 4), np.uint8)
-    for stroke in strokes:
-        p, q = segments_of(stroke, carm)
-        cover = coverage_of(carm.project(p), carm.project(q), stroke.width_px, carm.shape)
-        at = np.nonzero(cover > 0)
-        share = cover[at][:, None] * np.float32(stroke.alpha)
-        color = np.append(stroke.rgb, 1.0).astype(np.float32) * 255
-        out[at] = (share * color + (1 - share) * out[at] + np.float32(0.5)).astype(np.uint8)
+    ends = [tuple(carm.project(x) for x in segments_of(stroke, carm)) for stroke in strokes]
+    for casing in (True, False):
+        for stroke, (p, q) in zip(strokes, ends, strict=True):
+            color = np.append(stroke.rgb * DARK, 1) * CASING if casing else np.append(stroke.rgb, 1)
+            cover = coverage_of(p, q, stroke.casing_px if casing else stroke.width_px, carm.shape)
+            _lay(out, cover, color.astype(np.float32))
     return out
+
+
+def _lay(out: Array, cover: Array, color: Array) -> None:
+    """Lay a premultiplied color (4,), 0 to 1, over out where it covers."""
+    at = np.nonzero(cover > 0)
+    share = cover[at][:, None]
+    out[at] = (share * color * 255 + (1 - share * color[3]) * out[at] + np.float32(0.5)).astype(np.uint8)
 
 
 def coverage_of(p: Float64, q: Float64, width_px: float, shape: tuple[int, int]) -> Array:
@@ -131,11 +142,6 @@ def _clipped(p: Float64, q: Float64, shape: tuple[int, int], margin: int) -> tup
     leave = np.where(still, np.where(inside, 1.0, -1.0), t.max(axis=0)).min(axis=1, initial=1)
     ok = enter <= leave
     return (p + enter[:, None] * d)[ok], (p + leave[:, None] * d)[ok]
-
-
-def _cased(points: Float64, lines: tuple[Array, ...], width: float, rgb: Float64) -> list[Stroke]:
-    return [Stroke(points, lines, width + max(1.6, width * 0.8), rgb * 0.08, CASING),
-            Stroke(points, lines, width, rgb, 1.0)]
 
 
 def _cross_and_ring(point: Float64, carm: CArm, k: float) -> tuple[Float64, tuple[Array, ...]]:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from overlay_views import CARMS, centroid, joined, plate, points_in_view, poses, sphere
 
-from overlays import Layer, Renderer, Scene
+from overlays import Layer, Renderer, Scene, scene_of
 from registration.geometry import CArm, Float64, Rigid, carm_from_patient_at
 from registration.shapes import Mesh
 
@@ -93,6 +94,26 @@ def test_lines_run_where_they_belong(style: str) -> None:
         aside = (np.stack([u, v], -1) - p) @ normal
         assert abs((aside * weight).sum() / weight.sum()) <= BOUND_PX
         assert np.abs(aside).max() < 6
+
+
+@pytest.mark.usefixtures("opengl")
+def test_lines_of_vtk_are_whole_and_look_like_plain_ones() -> None:
+    from registration.shapes import Polylines
+
+    for carm in (CARMS["centred"], CArm.centered((600, 600), 0.4, 1000, 600)):
+        pose = poses(1, seed=3)[0]
+        rng = np.random.default_rng(5)
+        ends = points_in_view(carm, pose, 6, rng, margin_px=30)
+        curve = np.concatenate([a + (b - a) * np.linspace(0, 1, 60)[:, None] for a, b in pairwise(ends)])
+        line = Polylines(curve, (np.arange(len(curve)),))
+        scene = scene_of(centerlines={"a": line}, device=line, landmarks_mm=ends, target_mm=ends[0])
+        vtk, lines = (Renderer(scene, m).draw(carm, pose).layers for m in ("vtk", "lines"))  # type: ignore[arg-type]
+        for name, rgba in vtk.items():
+            expected = lines[name].astype(float)
+            apart = np.abs(rgba - expected)
+            assert apart[..., 3].sum() < 0.04 * expected[..., 3].sum(), name
+            full = expected[..., 3] == 255  # the core: no gaps, no casing across it
+            assert np.quantile(apart[full], 0.995) < 24, name
 
 
 @pytest.mark.parametrize("method", ["vtk", "lines"])
