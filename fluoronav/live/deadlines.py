@@ -9,6 +9,8 @@ from fluoronav.live.step import Decision, Step
 
 # What each rung leaves out besides those below it: first what is seen least.
 RUNGS = ("overlay", "motion", "denoise")
+STAGE = {"overlay": "overlay", "motion": "enhance", "denoise": "enhance"}  # whose time a rung saves
+WORTH = 0.15  # of the interval, that this stage takes at least: less would spoil the picture for nothing
 LATE, SLACK = 0.9, 0.55  # of the interval: above the first the next rung is taken, below the second the last left
 PATIENCE = {"up": 4, "down": 45}  # steps in a row that must agree: quick to save, slow to spend again
 UNKNOWN_INTERVAL_S = 1 / 15
@@ -44,8 +46,10 @@ class Deadlines:
         self._late = self._late + 1 if usual > LATE * budget else 0
         self._slack = self._slack + 1 if usual < SLACK * budget else 0
         if self._late >= PATIENCE["up"] and self.rung < len(RUNGS):
-            self.rung, self._late = self.rung + 1, 0
-            self._ms.clear()
+            if step.timings.get(STAGE[RUNGS[self.rung]], 0.0) > WORTH * budget:
+                self.rung += 1
+                self._ms.clear()
+            self._late = 0
         elif self._slack >= PATIENCE["down"] and self.rung > 0:
             self.rung, self._slack = self.rung - 1, 0
             self._ms.clear()

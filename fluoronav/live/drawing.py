@@ -10,7 +10,7 @@ import numpy as np
 
 from fluoronav.live.state import Drawn
 from overlays.renderer import Overlay
-from registration.geometry import Array, CArm, Float64
+from registration.geometry import Array, CArm, Float64, carm_from_patient_at
 
 AROUND_MM = 60.0  # points this far from the target must agree on the shift
 LEFT_PX = 1.0  # that a shift may leave unexplained: beyond it the overlay is drawn anew
@@ -36,6 +36,11 @@ class Drawing:
                 self._renderer = Renderer(self.scene, method=self.method)
             self._last = (key, self._renderer.draw(carm, carm_from_patient))
         return self._last[1]
+
+    def warm(self, target_mm: Float64) -> None:
+        """Draw once at some pose and forget it: the first drawing makes the OpenGL context and its shaders."""
+        self.draw(CArm.centered((256, 256), 1.2, 1000.0, 700.0), carm_from_patient_at(0, 0, target_mm))
+        self._last = None
 
     def moved(self, drawn: Drawn, shift_px: tuple[int, int]) -> Overlay:
         """The overlay of an earlier frame, moved by whole pixels; it says so."""

@@ -71,7 +71,7 @@ class Finder:
         return replace(state, tracker=after, gantry=gantry, jobs=jobs, doubt=doubt), registration, view
 
     def view(self, frame: Frame, enhanced: Enhanced) -> View:
-        """What is tracked: the raw or the enhanced picture at the size that the model resolves."""
+        """What is tracked: the raw or the enhanced picture, at the size that the model resolves."""
         assert self.model is not None
         longest = LONGEST[self.model.kind]
         if self.settings.view == "raw" or enhanced.values is None:

@@ -70,6 +70,11 @@ class Pipeline:
         return Step(frame, enhanced, registration, overlay, picture, clock.done(), tuple(dict.fromkeys(badges)),
                     commands, decisions)
 
+    def warm(self) -> None:
+        """Do once what is slow the first time only (OpenGL, libraries). Answers are the same without it; call it
+        from the thread that will step."""
+        self.drawing.warm(self.finder.target_mm)
+
     # ---- long work, beside the step
 
     def wanted_job(self) -> Job | None:

@@ -31,7 +31,7 @@ from registration.errors import BadInput
 from registration.geometry import Array
 from registration.result import Outcome, Registration
 
-QUEUE = 3  # frames that may wait: at 15 frames/s the oldest is 0.2 s old
+QUEUE = 2  # frames that may wait: a hiccup of two intervals is caught up, a slow machine shows what is new
 STILL_S = 0.5  # without a new frame for this long, commands are answered on the last one
 
 
@@ -65,6 +65,7 @@ class LiveRun:
         self.layers: Sequence[dict[str, Any]] = pipeline.layers
         self.measured = Measured()
         self._changed = threading.Condition()
+        self._warm = threading.Event()
         self._queue: deque[_Waiting] = deque()
         self._commands: list[Command] = []
         self._latest: Step | None = None
@@ -178,6 +179,7 @@ class LiveRun:
     # ---- reading
 
     def _read(self) -> None:
+        self._warm.wait()  # what comes first should find a step that is ready
         try:
             for item in self.source:
                 if self._stopped:
@@ -244,6 +246,11 @@ class LiveRun:
     # ---- answering
 
     def _work(self) -> None:
+        try:
+            self.pipeline.warm()
+        except Exception as error:  # noqa: BLE001  the step will meet it again, and say it in a badge
+            self._event("alarm", f"drawing failed at its first try ({type(error).__name__}: {error})")
+        self._warm.set()
         while True:
             with self._changed:
                 while not (self._stopped or self._queue or self._held()):
