@@ -111,9 +111,9 @@ def test_lines_of_vtk_are_whole_and_look_like_plain_ones() -> None:
         for name, rgba in vtk.items():
             expected = lines[name].astype(float)
             apart = np.abs(rgba - expected)
-            assert apart[..., 3].sum() < 0.04 * expected[..., 3].sum(), name
+            assert apart[..., 3].sum() < 0.005 * expected[..., 3].sum(), name  # roundings, and the tip of the device
             full = expected[..., 3] == 255  # the core: no gaps, no casing across it
-            assert np.quantile(apart[full], 0.995) < 24, name
+            assert np.quantile(apart[full], 0.995) <= 2, name
 
 
 @pytest.mark.parametrize("method", ["vtk", "lines"])
