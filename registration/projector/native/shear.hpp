@@ -28,7 +28,7 @@ struct Plane {
     std::int16_t away;   // (k - middle of the group) / 4 in 1/32768
 };
 
-constexpr int ONE = 32768;
+constexpr int ONE = 32768, AHEAD = 1;
 
 static inline float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
@@ -51,17 +51,20 @@ static void place_columns(const Sheared& s, double h, int i0, int i1, Columns& o
     out.narrow = step * (RUN - 1) + 2 < WINDOW / 2 && out.base[(i1 - 1) / RUN] < s.volume.pitch - WINDOW;
 }
 
-static void resample(const std::int16_t* row, const Columns& c, int i0, int i1, std::int16_t* value,
-                     std::int16_t* difference) {
+// ahead: words to the row that will be wanted next
+static void resample(const std::int16_t* row, std::ptrdiff_t ahead, const Columns& c, int i0, int i1,
+                     std::int16_t* value, std::int16_t* difference) {
     if (c.narrow) {
         for (int i = i0; i < i1; i += W::LANES) {
             W v, d;
+            __builtin_prefetch(row + c.base[i / RUN] + ahead);
             resampled(row, c.base + i / RUN, c.index + i, c.weight + i, true, v, d);
             store(value + i, v), store(difference + i, d);
         }
     } else {
         for (int i = i0; i < i1; i += W::LANES) {
             W v, d;
+            __builtin_prefetch(row + c.base[i / RUN] + ahead);
             resampled(row, c.base + i / RUN, c.index + i, c.weight + i, false, v, d);
             store(value + i, v), store(difference + i, d);
         }
@@ -75,7 +78,7 @@ static void fetch_row(const Sheared& s, const std::int16_t* group, int plane, in
         return;
     }
     const std::ptrdiff_t at = (static_cast<std::ptrdiff_t>(row) * GROUP + plane) * s.volume.pitch;
-    resample(group + at, p.columns, i0, i1, p.rows.value[slot], p.rows.difference[slot]);
+    resample(group + at, AHEAD * GROUP * s.volume.pitch, p.columns, i0, i1, p.rows.value[slot], p.rows.difference[slot]);
 }
 
 // Let the plane's two rows be those around y; returns the weight of the second.
