@@ -25,7 +25,7 @@ ROW = np.dtype([("frame_at", "<u8"), ("frame_length", "<u8"), ("step_at", "<u8")
                 ("time_ns", "<i8"), ("index", "<i8"), ("mask_from", "<i8"), ("outcome", "u1"), ("target_mm", "<f8"),
                 ("projected_mm", "<f8"), ("latency_ms", "<f8"), ("true_mm", "<f8"),
                 ("true_projected_mm", "<f8"), ("dose_ugy", "<f8"), ("similarity", "<f8"), ("kvp", "<f8"),
-                ("mas", "<f8"), ("dropped", "<u4")])
+                ("mas", "<f8"), ("dropped", "<u4"), ("held", "?")])
 _EXPOSURE_STEP = 0.05  # relative: automatic exposure control moves by less from frame to frame
 
 
@@ -44,13 +44,15 @@ class Book:
         error = found["error"] or {}
         truth = record.get("truth") or {}
         exposure = record["frame"]["exposure"]
+        # a picture that is answered again (for a command, for a job) was exposed once and waited for nobody
+        held = any(d["kind"] == "held" for d in record["decisions"])
         self.rows.append((
             *frame_place, *step_place, record["time_ns"], record["index"], record["mask_from"],
             OUTCOMES.index(found["outcome"]), _number(error.get("target_mm")), _number(error.get("projected_mm")),
-            latency_ms(record["timings"]), _number(truth.get("target_error_mm")),
-            _number(truth.get("target_projected_error_mm")), _number(exposure["dose_ugy"]),
+            math.nan if held else latency_ms(record["timings"]), _number(truth.get("target_error_mm")),
+            _number(truth.get("target_projected_error_mm")), math.nan if held else _number(exposure["dose_ugy"]),
             _number(found["similarity"]), _number(exposure["kvp"]),
-            _number(exposure["ma"]) * _number(exposure["ms"]) / 1000, _dropped(record)))
+            _number(exposure["ma"]) * _number(exposure["ms"]) / 1000, _dropped(record), held))
         if record.get("gap"):
             self.gaps.append({"frame": len(self.rows) - 1, **record["gap"]})
 
@@ -107,8 +109,11 @@ def events_of(record: Mapping[str, Any], before: Mapping[str, Any] | None, expos
     for command in record["commands"]:
         if command["kind"] not in ("layer", "window"):
             out.append((command["kind"], _told(command["value"])))
+    already = [(d["kind"], d["value"]) for d in (before or {}).get("decisions", []) if d["kind"] == "skip"]
     for decision in record["decisions"]:
-        out.append(_decided(decision["kind"], decision["value"]))
+        kind, value = decision["kind"], decision["value"]
+        if kind not in ("held", "overlay_reused") and (kind, value) not in already:
+            out.append(_decided(kind, value))
     out += _exposed(record["frame"]["exposure"], exposure)
     for name in (record.get("badges") or []):
         if "failed" in name and name not in ((before or {}).get("badges") or []):

@@ -119,15 +119,16 @@ def _confidence(figure: Any, session: Session) -> str:
 def _latency(figure: Any, session: Session) -> str:
     """Milliseconds that the answer to a frame took."""
     values, axes = session.rows["latency_ms"], figure.add_subplot()
-    p50, p95 = (float(np.percentile(values, q)) for q in (50, 95))
+    known = values[np.isfinite(values)]
+    p50, p95 = (float(np.percentile(known, q)) if known.size else 0.0 for q in (50, 95))
     x, y = thinned(seconds(session), values, np.nanmax)
     axes.plot(x, y, color=INK, linewidth=0.8)
     for value, label, style in ((p50, "median", "-"), (p95, "95 %", "--")):
         axes.axhline(value, color=STATED, linestyle=style, linewidth=1, label=f"{label} {value:.0f} ms")
-    axes.set(title=f"Time to answer a frame (n = {len(values):,} frames)", xlabel="time, s", ylabel="ms",
-             xlim=_span(session), ylim=(0, max(1.2 * float(np.percentile(values, 99.5)), 1.0)))
+    axes.set(title=f"Time to answer a frame (n = {known.size:,} frames)", xlabel="time, s", ylabel="ms",
+             xlim=_span(session), ylim=(0, max(1.3 * p95, 1.0)))
     axes.legend(loc="upper right", ncols=2)
-    return f"Median {p50:.0f} ms, 95 % below {p95:.0f} ms, n = {len(values):,} frames."
+    return f"Median {p50:.0f} ms, 95 % below {p95:.0f} ms, n = {known.size:,} frames."
 
 
 def _exposure(figure: Any, session: Session) -> str:

@@ -42,7 +42,7 @@ class Scrubber:
         """The sentence without names of the source and without paths."""
         if self._pattern is not None:
             text = self._pattern.sub(self.label, text)
-        return _PATH.sub("(path)", text)
+        return _PATH.sub("a path", text)
 
     def value(self, value: Any) -> Any:
         """A plain JSON value with every text in it scrubbed."""

@@ -75,7 +75,8 @@ class ReplayFeed:
             k, playing, rate, fault = max(0, self._position), self._playing, self._rate, self._fault
         n = self.session.frame_count
         latency = self.session.rows["latency_ms"][max(0, k + 1 - RECENT):k + 1]
-        p50, p95 = (float(np.percentile(latency, q)) for q in (50, 95))
+        latency = latency[np.isfinite(latency)]
+        p50, p95 = (float(np.percentile(latency, q)) if latency.size else 0.0 for q in (50, 95))
         low = max(0, k - 16)
         span = float(self._time_s[k] - self._time_s[low])
         ended = k == n - 1 and not playing

@@ -13,15 +13,17 @@ from registration.geometry import Array
 
 
 def summary(session: Session) -> dict[str, Any]:
-    """Plain JSON: frames, seconds, fps, drops, gaps, outcomes (counts), and for each quantity {"n", "median", "p95",
-    "max"}: expected_error_mm and projected_error_mm (95 % bounds of ACCEPTED frames), target_error_mm and
-    target_projected_error_mm (true, where recorded), latency_ms, dose_ugy (with "sum"). A quantity of which nothing
-    is known has n 0 and nulls. within_bound: share of frames whose true error lies within the bound stated."""
-    t = session.rows
+    """Plain JSON: frames, held (pictures answered once more, counted apart), seconds, fps, drops, not_recorded, gaps,
+    outcomes (counts), and for each quantity {"n", "median", "p95", "max"}: expected_error_mm and projected_error_mm
+    (95 % bounds of ACCEPTED frames), target_error_mm and target_projected_error_mm (true, where recorded), latency_ms,
+    dose_ugy (with "sum"), similarity. A quantity of which nothing is known has n 0 and nulls. within_bound_3d and
+    within_bound_projected: share of frames whose true error lies within the bound stated."""
+    t = session.rows[~session.rows["held"]]
     accepted = t["outcome"] == OUTCOMES.index("ACCEPTED")
     n, seconds = len(t), session.duration_s
     out: dict[str, Any] = {
-        "frames": n, "seconds": seconds, "fps": (n - 1) / seconds if seconds > 0 else 0.0,
+        "frames": n, "held": int(session.rows["held"].sum()), "seconds": seconds,
+        "fps": (n - 1) / seconds if seconds > 0 else 0.0,
         "drops": int(t["dropped"].sum()), "not_recorded": sum(int(g["frames"]) for g in session.gaps),
         "gaps": sum(e["kind"] == "gap" for e in session.events),
         "outcomes": {name: int((t["outcome"] == k).sum()) for k, name in enumerate(OUTCOMES)},
