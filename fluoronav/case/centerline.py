@@ -26,7 +26,7 @@ def centerline_of(mask: Array, patient_from_index: Float64, edge_mm: float) -> P
     """The centerline of a mask [k, j, i] of cubic voxels with an empty border, as a tree for each part.
 
     Points in the patient frame, mm, forks shared by their branches, radius for each point; None where
-    nothing is longer than it is wide. A loop of vessels is opened where its two ways meet.
+    no two voxels of a line are left. A loop of vessels is opened where its two ways meet.
     """
     radius = ndimage.distance_transform_edt(mask)
     numbered, _ = ndimage.label(mask, ALL)

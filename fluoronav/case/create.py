@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from fluoronav.case.case import Case, Packer
 from fluoronav.case.dicom_series import Progress, Series
 from fluoronav.case.fit import check_centerlines, check_inside, check_mr, check_target, default_target
-from fluoronav.case.labels import read_labels
+from fluoronav.case.labels import centerline_of_surface, read_labels
 from fluoronav.case.names import unused, vessel_name
 from fluoronav.case.path_file import read_path
 from fluoronav.case.shape_files import is_shape_file, parse_axes, read_shape
@@ -98,6 +98,13 @@ def _read_vessels(parts: _Parts, files: list[Path], turn: Float64 | None, report
     for name, lines in given.items():
         check_centerlines(name, lines, parts.surfaces, parts.notes)
         parts.centerlines[name] = lines
+    if not parts.centerlines:
+        for name, mesh in parts.surfaces.items():
+            found = centerline_of_surface(mesh, f"surface {name}", parts.notes)
+            if found is None:
+                parts.notes.warn(f"surface {name}: no centerline found in it")
+            else:
+                parts.centerlines[name] = found
 
 
 def _read_implant(parts: _Parts, file: Path, turn: Float64 | None) -> None:

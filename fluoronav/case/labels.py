@@ -21,11 +21,14 @@ from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
 from registration.geometry import Array, Float64
 from registration.shapes import Mesh, Polylines
+from registration.voxelize import implant_volume
 
 LABELS_MAX = 64  # more values than that are grey levels, not labels
 ISLAND_VOXELS = 8  # islands of fewer voxels are noise of the segmentation
 CELLS_MAX = 64_000_000  # voxels of the isotropic grid that the centerline is found on
 FACES_MAX = 300_000
+STREAK = 0.01  # of the largest part: smaller ones are rows of voxels behind an open end
+EDGE_MIN_MM, SURFACE_CELLS_MAX = 0.3, 16_000_000  # of the voxels inside a surface
 # vtkWindowedSincPolyDataFilter (Taubin, Zhang, Golub 1996): takes the voxel steps away without shrinking
 SMOOTH_STEPS, PASS_BAND = 25, 0.05
 
@@ -48,6 +51,35 @@ def read_labels(path: Path, label: str, notes: Notes) -> list[Tree]:
         suffix = "" if len(values) == 1 else f" {int(value)}"
         out.append(_tree(Grid(grid.data == value, grid.patient_from_index), suffix, f"{label}{suffix}", notes))
     return out
+
+
+def centerline_of_surface(mesh: Mesh, label: str, notes: Notes) -> Polylines | None:
+    """The centerline of a vessel surface, with radius, through the voxels inside of it; None where it has none.
+
+    The voxels are a quarter of the mean radius, 2 volume / area; open tube ends are no obstacle.
+    """
+    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
+    area = float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+    middle = mesh.vertices.mean(axis=0)
+    content = abs(float(np.einsum("ij,ij->i", a - middle, np.cross(b - middle, c - middle)).sum())) / 6
+    box = float(np.prod(np.ptp(mesh.vertices, axis=0)))
+    edge = max(min(2 * content / area / 4, 1.0), EDGE_MIN_MM, (box / SURFACE_CELLS_MAX) ** (1 / 3))
+    body = implant_volume(mesh, edge, "contrast")
+    mask = np.pad(ndimage.binary_fill_holes(body.data > body.data.max() / 2), 1)
+    affine = body.patient_from_index @ _shift(-1)
+    numbered, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(numbered.ravel())
+    sizes[0] = 0
+    mask, _, loops = without_tunnels((sizes >= STREAK * sizes.max())[numbered])
+    lines = centerline_of(mask, affine, edge)
+    if lines is None or lines.radius_mm is None:
+        return None
+    notes.derived(f"{label}: centerline of {len(lines.lines)} branches, {lines.length_mm:.0f} mm, radius "
+                  f"{lines.radius_mm.min():.1f} to {lines.radius_mm.max():.1f} mm (no centerline was given: paths "
+                  f"through the middle of the surface, on voxels of {edge:.2g} mm)")
+    if loops:
+        notes.warn(f"{label}: {loops} loop(s) of the surface are opened: vessels that touch, or holes")
+    return lines
 
 
 def canonical(grid: Grid) -> Grid:

@@ -132,6 +132,19 @@ def test_the_phantom_is_read_as_it_stands_and_in_other_axes_lands_on_itself(shar
         assert max(cKDTree(a).query(b)[0].max(), cKDTree(b).query(a)[0].max()) < 0.01
 
 
+def test_a_surface_alone_gets_a_centerline_where_the_authors_have_theirs(shared_data, tmp_path):
+    data = shared_data / "vessel_phantom"
+    both = create_case(tmp_path / "a", vessels=[data / "surface.stl", data / "centerlines.vtk"])
+    alone = create_case(tmp_path / "b", vessels=[data / "surface.stl"])
+    theirs, ours = both.centerlines["vessels"].sampled(0.5), alone.centerlines["vessels"].sampled(0.5)
+    apart = cKDTree(ours).query(theirs)[0]
+    assert np.median(apart) < 0.5 and np.quantile(apart, 0.95) < 1.5  # vessels are 2 to 5 mm in radius
+    assert np.quantile(cKDTree(theirs).query(ours)[0], 0.95) < 1.5  # and nothing of ours is elsewhere
+    depth = signed_distance(both.surfaces["vessels"], alone.centerlines["vessels"].points)
+    assert np.quantile(depth, 0.98) < 0.6  # a voxel, at the open ends
+    assert any("no centerline was given" in note for note in alone.notes)
+
+
 def test_the_phantoms_line_in_other_axes_does_not_fit_its_surface(shared_data, tmp_path):
     from registration.errors import BadInput
 
