@@ -17,6 +17,7 @@ from registration.geometry import CArm, Rigid
 from registration.result import Outcome
 
 EPOCH_NS = 10**17  # smaller time stamps count from the start of a run
+FIRST = "the first registration is under way"  # the pipeline's reason until its first answer
 WORDS = {Outcome.ACCEPTED: "REGISTERED", Outcome.AMBIGUOUS: "UNCERTAIN", Outcome.LOST: "LOST"}
 
 
@@ -68,7 +69,9 @@ def plain(value: Any) -> Any:
 def _state(step: Step) -> dict[str, Any]:
     found = step.registration
     error = found.error if found.outcome is Outcome.ACCEPTED else None
-    return {"outcome": found.outcome.value, "word": WORDS[found.outcome], "why": found.why, "start": found.start,
+    begins = found.outcome is Outcome.LOST and found.why == FIRST
+    return {"outcome": found.outcome.value, "begins": begins,
+            "word": "REGISTERING" if begins else WORDS[found.outcome], "why": found.why, "start": found.start,
             "projected_mm": None if error is None else error.projected_mm,
             "spatial_mm": None if error is None else error.target_mm,
             "similarity": found.similarity, "alternatives": len(found.alternatives)}

@@ -30,7 +30,7 @@ from registration.errors import BadInput
 PAGE = Path(__file__).with_name("page")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 LOOK_S = 0.004  # how often the feed is looked at: a quarter of a frame at 60 frames/s
-STATUS_S = 0.2
+STATUS_S = 0.1
 MOST_VIEWERS = 8
 HEARTBEAT_S = 5.0  # a page that vanished without a word is found by it
 
@@ -46,11 +46,10 @@ class Hub:
         self.stopping = threading.Event()
         self._encoder = Encoder(feed.blend)
         self._pool = ThreadPoolExecutor(1, "console-work")  # one: commands keep their order
-        self._mode: str = feed.status().mode
+        self.hello = self._hello(feed.status().mode)  # first message of a connection, and when the feed turns
 
-    def hello(self) -> dict[str, Any]:
-        """The first message of a connection."""
-        return {"type": "hello", "mode": self._mode, "layers": plain([dict(layer) for layer in self.feed.layers]),
+    def _hello(self, mode: str) -> dict[str, Any]:
+        return {"type": "hello", "mode": mode, "layers": plain([dict(layer) for layer in self.feed.layers]),
                 "tolerance_mm": plain(getattr(self.feed, "tolerance_mm", None))}
 
     def wanted_changed(self) -> None:
@@ -63,7 +62,7 @@ class Hub:
 
     async def command(self, order: Any) -> None:
         """Hand a page's command to the feed, off the loop. Raises Refused."""
-        command = messages.command_of(order, self._mode, {str(layer["name"]) for layer in self.feed.layers})
+        command = messages.command_of(order, self.hello["mode"], {layer["name"] for layer in self.hello["layers"]})
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, self.feed.command, command)
         except BadInput as refused:
@@ -88,7 +87,9 @@ class Hub:
                 loop.call_soon_threadsafe(self._publish, self._encoder.encode(newest, self.wanted, seen_ms))
             if time.monotonic() >= status_at:
                 status_at = time.monotonic() + STATUS_S
-                loop.call_soon_threadsafe(self._tell, {"type": "status", **describe_status(self.feed.status())})
+                status = self.feed.status()
+                loop.call_soon_threadsafe(self._tell, {"type": "status", **describe_status(status)},
+                                          self._hello(status.mode))
 
     def close(self) -> None:
         """End the watching and the work."""
@@ -100,8 +101,11 @@ class Hub:
         for viewer in self.viewers:
             viewer.look()
 
-    def _tell(self, status: dict[str, Any]) -> None:
+    def _tell(self, status: dict[str, Any], hello: dict[str, Any]) -> None:
+        turned, self.hello = hello != self.hello, hello
         for viewer in self.viewers:
+            if turned:  # a live run became its recording, or has other layers
+                viewer.say(hello)
             viewer.tell_status(status)
 
 
@@ -192,7 +196,7 @@ class ConsoleServer:
         channel = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=1 << 16, compress=False)
         await channel.prepare(request)
         viewer = Viewer(channel, self._hub)
-        viewer.say(self._hub.hello())
+        viewer.say(self._hub.hello)
         self._hub.viewers.add(viewer)
         self._hub.wanted_changed()
         try:

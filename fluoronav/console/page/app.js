@@ -87,11 +87,7 @@ function take(next, parts) {
       stage.switchLayers(view);
       const at = now();
       if (fresh || newestAt === null) newestAt = at - Math.max(0, link.serverNow() - header.seen_ms);
-      const begins = mode === "live" && header.badges.some((badge) => badge.startsWith("registering"));
-      banner.state(header.state, noCase(), at, begins);
-      corners(header, view, stage, mode === "replay");
-      face(view, stage);
-      panel.may(header, noCase(), view);
+      words(at);
       if (!repeated) {
         pointer.took(header);
         footer.drawn(header, link.serverNow() - header.arrived_ms, at, mode === "replay");
@@ -100,6 +96,14 @@ function take(next, parts) {
       done();
     });
   });
+}
+
+// What is written over and beside the picture.
+function words(at) {
+  banner.state(header.state, noCase(), at);
+  corners(header, mode === "replay");
+  face(store.value, stage);
+  panel.may(header, noCase(), store.value);
 }
 
 function heard(message) {
@@ -114,8 +118,9 @@ function heard(message) {
         footer.toleranceMm = message.tolerance_mm;
         byId("tolerance").value = message.tolerance_mm;
       }
-      store.set({ layers: { ...layers, ...store.value.layers } });
+      store.set({ layers: { ...layers, ...kept(layers) }, hold: false });
       if (mode === "replay") replay.load();
+      if (header) words(now());
     },
     status() {
       status = message;
@@ -130,6 +135,11 @@ function heard(message) {
     done() {},
   };
   hear[message.type]?.();
+}
+
+// What the person switched stays switched when the program starts anew or the run becomes its recording.
+function kept(layers) {
+  return Object.fromEntries(Object.entries(store.value.layers).filter(([name]) => name in layers));
 }
 
 function connection(connected) {

@@ -6,17 +6,15 @@ import { byId, mm, show, text } from "./dom.js";
 const BOUND_EVERY_MS = 300; // numbers that change with every frame cannot be read: the largest of 0.3 s is shown
 
 export class Banner {
-  #registeredOnce = false; #word = ""; #boundAt = 0; #worst = [0, 0]; #announced = "";
+  #word = ""; #boundAt = 0; #worst = [0, 0]; #announced = "";
 
-  // `state` is the header's; noCase where nothing can be registered; begins while the first registration is under way.
-  state(state, noCase, now, begins = false) {
-    this.#registeredOnce ||= state.outcome !== "LOST";
-    const first = begins && !noCase && !this.#registeredOnce;
-    const word = noCase ? "NO CASE" : first ? "REGISTERING" : state.word;
+  // `state` is the header's; noCase where nothing can be registered. What was never found is not lost: it begins.
+  state(state, noCase, now) {
+    const word = noCase ? "NO CASE" : state.word;
     const bounded = !noCase && state.outcome === "ACCEPTED";
     const changed = word !== this.#word;
     this.#word = word;
-    document.body.dataset.state = noCase || first ? "none" : state.outcome;
+    document.body.dataset.state = noCase || state.begins ? "none" : state.outcome;
     text("state-word", word);
     text("state-why", bounded ? "" : noCase ? "Pictures only: no case is open." : sentence(state.why));
     if (!bounded) {

@@ -5,7 +5,7 @@ import { byId, clock, make, text } from "./dom.js";
 
 const ALARM = "alarm: "; // how the pipeline marks what failed, not what was late
 
-export function corners(header, view, stage, replay) {
+export function corners(header, replay) {
   const { angles, carm, exposure } = header;
   text("primary-name", (angles?.primary_deg ?? 0) < 0 ? "RAO" : "LAO");
   text("secondary-name", (angles?.secondary_deg ?? 0) < 0 ? "CAU" : "CRA");

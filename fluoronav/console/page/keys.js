@@ -2,6 +2,13 @@
 // Which key does what? The same as the buttons; keys that a control needs stay with it.
 
 export function listen(actions) {
+  // A button or slider that the mouse used does not keep the keys: Space holds, arrows step.
+  const release = (event) => {
+    const { activeElement: used } = document;
+    if (event.detail > 0 && used?.matches('button, input[type="checkbox"], input[type="range"]:not(#scrubber)')) used.blur();
+  };
+  document.addEventListener("click", release);
+  document.addEventListener("change", (event) => { if (event.target.matches("select")) event.target.blur(); });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const { target } = event;

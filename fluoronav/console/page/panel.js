@@ -84,6 +84,7 @@ export class Panel {
     const registered = header.state.outcome === "ACCEPTED" && !noCase;
     let why = "";
     if (noCase) why = "No case: there is nothing to draw.";
+    else if (header.state.begins) why = "Not drawn yet: the first registration is under way.";
     else if (header.state.outcome === "LOST") why = "Not drawn: the registration is LOST.";
     else if (!registered) why = "Not drawn: the registration is UNCERTAIN.";
     else if (header.overlay.method === "none") why = "Not drawn: no renderer.";

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // When was it registered, how well, and what happened? The recording's time line, and the way through it.
 
-import { byId, clock, make, pressed, text } from "./dom.js";
+import { byId, clock, make, pressed, show, text } from "./dom.js";
 
 const BAND = { ACCEPTED: ["#6be3a0", 16], AMBIGUOUS: ["#ffd54a", 10], LOST: ["#ff8d8d", 5] }; // color and height
 const RANK = { ACCEPTED: 0, AMBIGUOUS: 1, LOST: 2 }; // of the frames that share a column, the worst is drawn
+const FREQUENT = "drop"; // the kind of event that may come with every frame
 const PLOT = { top: 22, high: 56, error: "#e6edf2", latency: "#8fd0ff", tick: "#aebbc6" };
 
 export class Replay {
@@ -36,9 +37,10 @@ export class Replay {
     this.#line = await answer.json();
     if (!this.#line) return;
     this.scrubber.max = Math.max(0, this.count - 1);
-    byId("event-list").replaceChildren(...this.#line.events.map((event) => {
-      const button = make("button", { textContent: `${this.#at(event.index)}  ${event.text || event.kind}` });
-      button.onclick = () => this.seek(event.index);
+    byId("event-list").replaceChildren(...gathered(this.#line.events).map(({ index, kind, text: said, count }) => {
+      const button = make("button", { title: said }, this.#at(index), make("b", { textContent: count > 1 ? `${count} × ${kind}` : kind }),
+        make("span", { textContent: count > 1 ? "from here on" : said }));
+      button.onclick = () => this.seek(index);
       return make("li", {}, button);
     }));
     if (!this.#line.events.length) byId("event-list").replaceChildren(make("li", { textContent: "none" }));
@@ -49,6 +51,8 @@ export class Replay {
     this.#playing = Boolean(status.playing);
     pressed("play", this.#playing);
     text("play", this.#playing ? "Pause" : "Play");
+    text("replay-note", status.source_note);
+    show("replay-note", status.source_note !== "");
     if (status.rate) byId("rate").value = String(status.rate);
     if (status.position !== null) this.at(status.position);
   }
@@ -79,7 +83,7 @@ export class Replay {
 
   // To the next event in a direction.
   event(by) {
-    const places = (this.#line?.events ?? []).map((event) => event.index).filter((k) => (by > 0 ? k > this.#position : k < this.#position));
+    const places = gathered(this.#line?.events ?? []).map((event) => event.index).filter((k) => (by > 0 ? k > this.#position : k < this.#position));
     if (places.length) this.seek(by > 0 ? Math.min(...places) : Math.max(...places));
   }
 
@@ -113,7 +117,10 @@ export class Replay {
     plot(context, latency, x, PLOT.latency, [2, 3]);
     plot(context, error, x, PLOT.error, []);
     context.fillStyle = PLOT.tick;
-    for (const event of events) context.fillRect(x(event.index) - 1, height - 6, 2, 6);
+    for (const { index, kind } of events) {
+      const high = kind === FREQUENT ? 3 : 8;
+      context.fillRect(x(index) - 1, height - high, 2, high);
+    }
     labels(context, error, latency, width);
     this.#picture = picture;
     [canvas.width, canvas.height] = [picture.width, picture.height];
@@ -130,6 +137,17 @@ export class Replay {
     context.fillStyle = "#ffffff";
     context.fillRect(at, 0, 2, canvas.height);
   }
+}
+
+// Drops in a row are one entry: a list of a thousand hides what matters.
+function gathered(events) {
+  const out = [];
+  for (const event of events) {
+    const last = out.at(-1);
+    if (last?.kind === event.kind && event.kind === FREQUENT) last.count++;
+    else out.push({ ...event, count: 1 });
+  }
+  return out;
 }
 
 function top(values) {

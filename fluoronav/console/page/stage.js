@@ -23,6 +23,12 @@ export class Stage {
 
   // One canvas a layer, in the order in which they are drawn.
   setLayers(layers) {
+    for (const [name, canvas] of this.#canvases) {
+      if (layers.some((layer) => layer.name === name)) continue;
+      canvas.remove();
+      this.#canvases.delete(name);
+      this.#drawn.delete(name);
+    }
     for (const { name } of layers) this.#canvas(name);
   }
 

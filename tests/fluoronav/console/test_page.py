@@ -281,6 +281,7 @@ def test_raw_is_one_key_away_and_says_so(page: Any, live: tuple[ConsoleFeed, Con
 def test_hold_keeps_the_picture_and_live_goes_on(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
     feed, server = live
     opened(page, server)
+    page.click("#overlay")  # what the mouse used does not keep the keys
     page.keyboard.press("Space")
     until(page, "document.getElementById('holding-word').textContent === 'HOLD'")
     page.wait_for_timeout(200)
@@ -537,6 +538,22 @@ def test_a_replay_is_wound_by_scrubber_arrows_and_events(page: Any, replay: tupl
     page.click("#play")
     until(page, "document.getElementById('play').textContent === 'Pause'")
     assert feed.rate == 4 and feed.playing
+
+
+def test_a_run_that_becomes_its_recording_is_replayed_on_the_same_page(
+        page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
+    feed, server = live
+    opened(page, server)
+    word(page, "REGISTERED")
+    feed.halt()
+    recording = recorded(6)
+    for name in ("latest", "status", "command", "timeline"):
+        setattr(feed, name, getattr(recording, name))
+    until(page, "document.getElementById('clock').textContent === 'REPLAY'")
+    assert page.is_visible("#scrubber") and not page.is_visible("#not-live")
+    until(page, "document.getElementById('position').textContent.includes('of 6')")
+    page.keyboard.press("ArrowRight")
+    until(page, "document.getElementById('number').textContent === '#1'")
 
 
 def test_the_band_shows_the_states_by_color_and_height(page: Any, replay: tuple[ReplayOf, ConsoleServer]) -> None:

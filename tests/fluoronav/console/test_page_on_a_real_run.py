@@ -6,15 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from console_feed import counts, frame_at, pose_at, tree
 from real_run import real_run
 from test_page import amber, canvas_of, opened, path_is_seen, until, word
 
 from fluoronav.console import ConsoleServer
+from fluoronav.console.describe import describe_step
+from fluoronav.live.step import Decision
 
-pytestmark = pytest.mark.browser
 
-
+@pytest.mark.browser
 def test_a_real_case_is_seen_switched_lost_found_and_ended(page: Any, tmp_path: Path) -> None:
     run, source = real_run(tmp_path)
     page.set_default_timeout(30_000)
@@ -53,3 +56,18 @@ def test_a_real_case_is_seen_switched_lost_found_and_ended(page: Any, tmp_path: 
     finally:
         server.stop()
         run.stop()
+
+
+def test_what_was_never_registered_begins_and_is_not_called_lost(tmp_path: Path) -> None:
+    run, source = real_run(tmp_path)
+    first, empty = counts(tree(), pose_at(0), np.random.default_rng(0)), counts(tree(), None, np.random.default_rng(0))
+    step = run.pipeline.step(frame_at(0, first))
+    assert describe_step(step)["state"]["word"] == "REGISTERING"
+    assert describe_step(step)["state"]["outcome"] == "LOST"  # and nothing is drawn
+    job = run.pipeline.wanted_job()
+    assert job is not None
+    result = Decision("job", {"job": job.name, "result": run.pipeline.run_job(job)})
+    found = run.pipeline.step(frame_at(1, first), (), (result,))
+    assert describe_step(found)["state"]["word"] == "REGISTERED"
+    assert describe_step(run.pipeline.step(frame_at(2, empty)))["state"]["word"] == "LOST"
+    source.close()
