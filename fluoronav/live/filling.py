@@ -16,14 +16,13 @@ from fluoronav.imaging.frame import Frame
 from fluoronav.imaging.pictures import picture_kind
 from fluoronav.imaging.run import Run, open_run
 from fluoronav.imaging.times import ASSUMED_INTERVAL_S
-from fluoronav.live.source import Gap, Pace, Stated
+from fluoronav.live.source import Gap, Pace, Rhythm, Stated
 from registration.errors import BadInput, BadPixels
 
 POLL_S = 0.02
 RESCAN_S = 0.5  # a folder's own time stamp is too coarse to be trusted alone
 SETTLED_S = 0.1  # without a change before a file without an end mark is believed to be whole
 PATIENCE_S = 5.0  # without a change before a file that does not decode is given up
-IDLE_S = 0.5  # without a new file before it is said; longer where files come more slowly
 SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # PNG 11.2.5 with its checksum; T.81 B.1.1.3
 
@@ -65,25 +64,26 @@ class FillingFolder:
             read_carm_file(stated.carm)
 
     def __iter__(self) -> Iterator[Frame | Gap]:
-        pace, last = Pace(self._stop), time.monotonic()
+        pace, rhythm = Pace(self._stop), Rhythm()
         self._look()
         before = set(self._known)
         while not self._stop.is_set():
             self._look()
             if not self._waiting:
-                if time.monotonic() - last > IDLE_S:
-                    yield self._idle(time.monotonic() - last)
+                if rhythm.silent():
+                    yield self._idle(rhythm.silence_s)
                 self._stop.wait(POLL_S)
                 continue
             head = self._waiting[0]
             run = self._whole(head)
             if run is not None:
                 self._waiting.pop(0)
-                yield from self._frames(run, pace if head.path.name in before else None)
-                last = time.monotonic()
+                for frame in self._frames(run, pace if head.path.name in before else None):
+                    rhythm.came()
+                    yield frame
             elif time.monotonic() - head.since > self.patience_s:
                 self._waiting.pop(0)
-                yield Gap(time.monotonic() - last, f"{head.path.name} was skipped: {head.fault}", event=True)
+                yield Gap(rhythm.silence_s, f"{head.path.name} was skipped: {head.fault}", event=True)
             else:
                 self._stop.wait(POLL_S)
 

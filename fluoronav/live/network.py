@@ -19,7 +19,7 @@ import numpy as np
 
 from fluoronav.imaging.carm_file import angles_of_rotation, read_carm_file
 from fluoronav.imaging.frame import Angles, Frame
-from fluoronav.live.source import Gap, State, Stated
+from fluoronav.live.source import Gap, Rhythm, State, Stated
 from fluoronav.live.streamed import Streamed, picture_in
 from registration.errors import BadInput, BadPixels
 from registration.geometry import Float64, Rigid
@@ -28,7 +28,6 @@ POLL_S = 0.05
 CONNECT_S = 2.0
 BACK_OFF_S = (0.1, 2.0)  # first and longest wait between attempts
 STALLED_S = 5.0  # in the middle of a message
-IDLE_S = 0.5  # without a picture before it is said; longer where they come more slowly
 LARGEST = 512 << 20  # bytes of a message: more is no OpenIGTLink stream
 KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}  # a pulled cable shows within 5 s
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -169,8 +168,7 @@ class NetworkSource:
 
     def _pictures(self, connection: Connection) -> Iterator[Frame | Gap]:
         """Frames of one connection; Gap where the peer stands and sends no pictures."""
-        came: list[float] = []
-        begun = told = time.monotonic()
+        rhythm = Rhythm()
         while not self._stop.is_set():
             frame = None
             try:
@@ -179,14 +177,11 @@ class NetworkSource:
                     frame = self._taken(message)
             except BadInput as error:
                 yield from self._once(str(error))
-            now = time.monotonic()
             if frame is not None:
-                came, self._last, self.notes = [*came[-8:], now], now, self._streamed.notes
+                rhythm.came()
+                self._last, self.notes = time.monotonic(), self._streamed.notes
                 yield frame
-                continue
-            usual = (came[-1] - came[0]) / (len(came) - 1) if len(came) > 1 else 0.0
-            if now - (came[-1] if came else begun) > max(IDLE_S, 3 * usual) and now - told > IDLE_S:
-                told = now
+            elif rhythm.silent():
                 yield self._gap(f"{self.name} sends no pictures", "hold")
 
     def _taken(self, message: Any) -> Frame | None:

@@ -91,3 +91,33 @@ class Pace:
         due = self._origin[0] + (time_ns - self._origin[1]) * 1e-9
         if due > now:
             self._stop.wait(due - now)
+
+
+class Rhythm:
+    """When did pictures come lately, and is it unusually long since the last?"""
+
+    IDLE_S = 0.5  # silence shorter than this is none
+    USUAL = 3.0  # times the usual interval
+
+    def __init__(self) -> None:
+        self._came: list[float] = []
+        self._begun = time.monotonic()
+        self._told = self._begun
+
+    def came(self) -> None:
+        """A picture came now."""
+        self._came = [*self._came[-8:], time.monotonic()]
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last picture, or since the beginning."""
+        return time.monotonic() - (self._came[-1] if self._came else self._begun)
+
+    def silent(self) -> bool:
+        """Whether the silence is worth telling; True at most twice a second."""
+        usual = (self._came[-1] - self._came[0]) / (len(self._came) - 1) if len(self._came) > 1 else 0.0
+        now = time.monotonic()
+        if self.silence_s <= max(self.IDLE_S, self.USUAL * usual) or now - self._told <= self.IDLE_S:
+            return False
+        self._told = now
+        return True

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import ListSource, Tape, case, frame_of, pose_at, until
+from scenes import ListSource, Tape, case, error_mm, frame_of, pose_at, until
 from test_sources import Sender, carm_file, free_port, png
 
 from fluoronav.live.deadlines import PATIENCE, Deadlines
@@ -186,9 +188,23 @@ def test_a_network_peer_that_is_killed_comes_back_in_the_live_run(tmp_path: Path
     assert any(d.kind == "gap" and d.value > 0 for s in tape.steps for d in s.decisions)
 
 
-def test_the_command_plays_a_folder_headless_and_prints_json(tmp_path: Path) -> None:
-    import json
+def test_angles_of_the_stream_and_distances_of_the_file_lead_to_a_registration(tmp_path: Path) -> None:
+    sender = Sender(free_port(), tmp_path, np.stack([frame_of(0).pixels]), fps=4.0)
+    stated = Stated(carm_file(tmp_path, primary_deg=None, secondary_deg=None))
+    run, tape = run_of(Pipeline(case(), LINES), NetworkSource("127.0.0.1", sender.port, stated, Devices()))
+    try:
+        sender.start()
+        assert until(lambda: any(s.overlay.layers for s in list(tape.steps)), 40), run.status()
+    finally:
+        sender.kill()
+        run.stop()
+    step = next(s for s in tape.steps if s.overlay.layers)
+    assert step.registration.outcome is Outcome.ACCEPTED and step.registration.carm_from_patient is not None
+    assert error_mm(step.registration.carm_from_patient, pose_at(0), case().target_mm) < 1.0
+    assert replayed(tape, Pipeline(case(), LINES))
 
+
+def test_the_command_plays_a_folder_headless_and_prints_json(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     for k in range(4):
@@ -224,3 +240,28 @@ def test_a_source_without_geometry_is_refused_for_overlays_with_exit_code_2(tmp_
     stream = subprocess.run([*args[:5], f"igtl://127.0.0.1:{free_port()}", "--headless"], capture_output=True,
                             text=True, timeout=60)
     assert stream.returncode == 2 and "--carm" in stream.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_the_person_ends_closes_its_session(tmp_path: Path, how: signal.Signals) -> None:
+    from fluoronav.session.session import Session
+
+    folder, path = tmp_path / "in", tmp_path / "s.mcap"
+    folder.mkdir()
+    args = [sys.executable, "-m", "fluoronav", "live", "-", str(folder), "--headless", "--json", "--record", str(path)]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert until(path.exists, 30)
+        for k in range(5):
+            (folder / f"f{k}.png").write_bytes(png(k))
+        assert until(lambda: path.stat().st_size > 100_000, 20)  # pictures are in it
+        time.sleep(0.5)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "Traceback" not in err
+    assert json.loads(out)["frames"] == 5
+    session = Session.open(path)
+    assert session.frame_count == 5
+    assert np.array_equal(session.frames[4].pixels, frame_of(4).pixels)
