@@ -35,13 +35,25 @@ PROFILE = "fluoronav"
 MOST_STEPS = 48  # waiting for the disk: about 3 s at 15 frames a second
 MOST_BYTES = 256 << 20
 SYNC_S = 1.0  # what a power cut may take beyond what a killed process loses
-_OBJECT = b'{"type":"object"}'
+
+
+def _schema(name: str, **types: str) -> tuple[str, str, bytes]:
+    """A JSON schema by which Foxglove offers the numbers of a channel for plots."""
+    fields = {key: {"type": kind} for key, kind in types.items()}
+    return name, "jsonschema", json.dumps({"title": name, "type": "object", "properties": fields}).encode()
+
+
 CHANNELS: dict[str, tuple[str, tuple[str, str, bytes]]] = {
     "/frame": ("ros1", coding.RAW_IMAGE),
-    "/step": ("json", ("fluoronav.Step", "jsonschema", _OBJECT)),
-    "/exposure": ("json", ("fluoronav.Exposure", "jsonschema", _OBJECT)),
-    "/truth": ("json", ("fluoronav.Truth", "jsonschema", _OBJECT)),
-    "/event": ("json", ("fluoronav.Event", "jsonschema", _OBJECT)),
+    "/step": ("json", _schema(
+        "fluoronav.Step", frame_number="integer", index="integer", time_ns="integer", frame="object",
+        registration="object", overlay_method="string", badges="array", commands="array", decisions="array",
+        hashes="object", timings="object", truth="object", chain="string")),
+    "/exposure": ("json", _schema("fluoronav.Exposure", index="integer", kvp="number", ma="number", ms="number",
+                                  dose_ugy="number")),
+    "/truth": ("json", _schema("fluoronav.Truth", index="integer", target_error_mm="number",
+                               target_projected_error_mm="number", breathing_mm="number")),
+    "/event": ("json", _schema("fluoronav.Event", index="integer", kind="string", text="string", time_ns="integer")),
 }
 
 

@@ -202,6 +202,19 @@ def test_another_machine_is_held_to_bounds_and_it_says_so(honest: Path) -> None:
         assert "another projector, cpu_features" in found.text and "within bounds" in found.text
 
 
+def test_a_pose_that_is_off_by_a_millimeter_is_outside_the_bounds(honest: Path, tmp_path: Path) -> None:
+    def change(topic: str, k: int, content: Any) -> Any:
+        if topic == "/step" and k == 4:
+            content["registration"]["carm_from_patient"][0][3] += 1.0
+        return content
+
+    with Session.open(rewritten(honest, tmp_path / "pose.mcap", change)) as session:
+        pipeline = Pipeline(session.case(), PipelineSettings.from_json(session.settings))
+        found = verify_with(session, pipeline, ["projector"])
+    assert [d["frame"] for d in found.differing] == [4]
+    assert any(w.startswith("pose (1.00 mm at the target") for w in found.differing[0]["what"])
+
+
 def test_other_settings_leave_the_bounds(honest: Path) -> None:
     with Session.open(honest) as session:
         settings = PipelineSettings.from_json(session.settings)
