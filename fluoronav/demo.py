@@ -104,11 +104,12 @@ class Demo:
         self._run.stop()
         summary = self._run.summary()
         session = Session.open(self.session)
-        verification = verify(session, progress=lambda share, text: progress(0.8 * share, text))
+        case = session.case(None)
+        verification = verify(session, case, lambda share, text: progress(0.8 * share, text))
         progress(0.8, "report")
-        report = write_report(session, self.out / "report", verification)
+        report = write_report(session, self.out / "report", verification, case=case)
         if self._server is not None:
-            self._feed.to(ReplayFeed(session, session.case(None)))
+            self._feed.to(ReplayFeed(session, case))
         progress(1.0, "done")
         return summary | {"session": str(self.session), "report": str(report),
                           "replay_identical": verification.identical, "replay": verification.text}

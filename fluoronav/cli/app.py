@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fluoronav.cli import bench, case, doctor, drr, enhance, frames, live, register, replay
+from fluoronav.cli import bench, case, demo, doctor, drr, enhance, frames, live, register, replay
 
 app = typer.Typer(
     name="fluoronav",
@@ -21,15 +21,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
 app.add_typer(case.app, name="case")
 app.add_typer(frames.app, name="frames")
-app.command("enhance")(enhance.enhance)
-app.command("live")(live.live)
-app.command("register")(register.register)
-app.command("replay")(replay.replay)
 app.command("drr")(drr.drr)
+app.command("register")(register.register)
+app.command("live")(live.live)
+app.command("replay")(replay.replay)
+app.command("enhance")(enhance.enhance)
+app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

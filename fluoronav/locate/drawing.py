@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 TILE = 512  # pixels of a picture in the montage, at least
 MOST_TILES = 16  # beyond it, numbered files
-COLORS = {"centerlines": (255, 90, 90), "surfaces": (255, 170, 60), "implant": (90, 220, 255),
-          "path": (120, 255, 120), "target": (255, 255, 0)}
+COLORS = {"centerlines": (64, 224, 190), "surfaces": (0, 200, 255), "implant": (90, 220, 255),
+          "path": (255, 191, 64), "target": (255, 80, 255)}
 SAID = {Outcome.ACCEPTED: (120, 255, 120), Outcome.AMBIGUOUS: (255, 210, 60), Outcome.LOST: (255, 90, 90)}
 
 
