@@ -36,7 +36,7 @@ class _Watched:
     changed_ns: int = -1
     since: float = 0.0
     tried: bool = False
-    fault: str = "it stays empty"
+    fault: str = "got an unfinished file, expected a whole picture"
 
 
 class FillingFolder:
@@ -44,7 +44,7 @@ class FillingFolder:
 
     What lies there at the start is played at 15 frames/s, what comes later at once. Names are taken in
     their order as far as they are there; a file that does not become whole holds the later ones up for
-    5 s, is then told as one event, and skipped. Frames carry the time when they were found.
+    5 s, is then told as one event (without its name), and skipped. Frames carry the time when they were found.
     """
 
     def __init__(self, folder: Path, stated: Stated, *, patience_s: float = PATIENCE_S) -> None:
@@ -83,7 +83,7 @@ class FillingFolder:
                     yield frame
             elif time.monotonic() - head.since > self.patience_s:
                 self._waiting.pop(0)
-                yield Gap(rhythm.silence_s, f"{head.path.name} was skipped: {head.fault}", event=True)
+                yield Gap(rhythm.silence_s, f"a file after picture {self._count} was skipped: {head.fault}", event=True)
             else:
                 self._stop.wait(POLL_S)
 
@@ -128,10 +128,11 @@ class FillingFolder:
             for k in {0, len(run.frames) - 1}:
                 _ = run.frames[k]
         except BadInput as error:
-            file.fault = str(error)
+            # no file names: what is said here is recorded, and names of files name people
+            file.fault = f"got {error.got}, expected {error.expected}".replace(file.path.name, "the file")
             return None
         except OSError as error:
-            file.fault = error.strerror or str(error)
+            file.fault = error.strerror or type(error).__name__
             return None
         return run
 
@@ -159,8 +160,8 @@ class FillingFolder:
 
     def _idle(self, seconds: float) -> Gap:
         if not self._count:
-            return Gap(seconds, f"no picture is in {self.name} yet", state="waiting")
-        return Gap(seconds, f"no new picture comes into {self.name}", state="hold")
+            return Gap(seconds, "no picture is in the folder yet", state="waiting")
+        return Gap(seconds, "no new picture comes into the folder", state="hold")
 
 
 def ends_whole(file: Path) -> bool | None:

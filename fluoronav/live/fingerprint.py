@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,9 @@ from typing import Any
 
 from fluoronav.live.settings import PipelineSettings
 
-PACKAGES = ("registration", "overlays", "fluoronav")  # models makes pictures; it answers none
+# what answers frames; console, session, benchmarks and commands show and keep the answers
+PACKAGES = ("registration", "overlays", "fluoronav.imaging", "fluoronav.enhance", "fluoronav.locate", "fluoronav.case",
+            "fluoronav.live")
 LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "vtk", "scikit-image")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -36,7 +39,7 @@ def _code() -> dict[str, str]:
     """sha256 of the compiled modules and of the sources that answer frames, by name and content."""
     found: dict[str, list[Path]] = {"build": [], "sources": []}
     for package in PACKAGES:
-        folders = [Path(p) for p in __import__(package).__path__]
+        folders = [Path(p) for p in importlib.import_module(package).__path__]
         for folder in folders:
             found["build"] += folder.rglob("*.so")
             found["sources"] += folder.rglob("*.py")

@@ -150,8 +150,9 @@ class NetworkSource:
                     wait = BACK_OFF_S[0] if isinstance(item, Frame) else wait
                     yield item
             except (OSError, ValueError) as error:
-                said = f"{self.host}:{self.port} cannot be reached" if connection is None else \
-                    f"the connection to {self.host}:{self.port} broke ({error})"
+                # no host names: what is said here is recorded
+                said = "the sender cannot be reached" if connection is None else \
+                    f"the connection to the sender broke ({error})"
                 yield self._gap(f"{said}; trying again", "lost")
             finally:
                 if connection is not None:
@@ -182,7 +183,7 @@ class NetworkSource:
                 self._last, self.notes = time.monotonic(), self._streamed.notes
                 yield frame
             elif rhythm.silent():
-                yield self._gap(f"{self.name} sends no pictures", "hold")
+                yield self._gap("the sender sends no pictures", "hold")
 
     def _taken(self, message: Any) -> Frame | None:
         """What a message changes: a frame, or the place of C-arm or table. Raises BadInput."""

@@ -106,6 +106,11 @@ class Pipeline:
         return fingerprint(self.settings)
 
     @property
+    def tolerance_mm(self) -> float:
+        """The gate's bound on the projected error after the last step, mm."""
+        return self._state.tolerance_mm
+
+    @property
     def layers(self) -> list[dict[str, Any]]:
         """The layers that can be switched: name, label, color, opacity, visible, provenance."""
         if self.scene is None:

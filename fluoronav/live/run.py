@@ -158,6 +158,11 @@ class LiveRun:
     def timeline(self) -> dict[str, Any] | None:
         return None
 
+    @property
+    def tolerance_mm(self) -> float:
+        """The gate's bound on the projected error now, mm."""
+        return self.pipeline.tolerance_mm
+
     def _source_state(self) -> tuple[Literal["live", "hold", "lost", "ended", "waiting"], str]:
         with self._changed:
             gap = self._gap
@@ -280,7 +285,7 @@ class LiveRun:
         if waiting.gap_s is not None:
             decisions.append(Decision("gap", round(waiting.gap_s, 3)))
         decisions += [*self._jobs_done(), *self._deadlines.decisions()]
-        step = self._stepped(waiting.frame, commands, tuple(decisions))
+        step = self._stepped(waiting.frame, commands, tuple(decisions), waiting.arrived)
         rung = self._deadlines.rung
         self._deadlines.done(step, self._interval())
         now = time.monotonic()
@@ -297,7 +302,8 @@ class LiveRun:
     def _jobs_done(self) -> list[Decision]:
         return [Decision("job", {"job": result["name"], "result": result}) for result in self._beside.fetch()]
 
-    def _stepped(self, frame: Frame, commands: tuple[Command, ...], decisions: tuple[Decision, ...]) -> Step:
+    def _stepped(self, frame: Frame, commands: tuple[Command, ...], decisions: tuple[Decision, ...],
+                 arrived: float | None = None) -> Step:
         try:
             step = self.pipeline.step(frame, commands, decisions)
         except Exception as error:  # noqa: BLE001  the raw picture always comes through
@@ -308,7 +314,8 @@ class LiveRun:
                 self._beside.submit(job)
         held = any(d.kind == "held" for d in decisions)
         truth = None if held else self.source.truth(frame.index)
-        step = replace(step, truth=true_errors(truth, step, self.pipeline.finder.target_mm))
+        timings = step.timings if arrived is None else step.timings | {"latency": (time.monotonic() - arrived) * 1000}
+        step = replace(step, truth=true_errors(truth, step, self.pipeline.finder.target_mm), timings=timings)
         self._latest = step
         if self.recorder is not None:
             self.recorder.write(step, snapshot=self.pipeline.snapshotter())

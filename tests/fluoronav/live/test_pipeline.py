@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import ANGLES, case, error_mm, frame_of, pose_at
+from live_scenes import ANGLES, case, error_mm, frame_of, pose_at
 
 from fluoronav.imaging.frame import Angles
 from fluoronav.live.pipeline import Pipeline

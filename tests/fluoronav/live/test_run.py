@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import ListSource, Tape, case, error_mm, frame_of, pose_at, until
+from live_scenes import ListSource, Tape, case, error_mm, frame_of, pose_at, until
 from test_sources import Sender, carm_file, free_port, png
 
 from fluoronav.live.deadlines import PATIENCE, Deadlines
