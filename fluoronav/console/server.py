@@ -49,8 +49,13 @@ class Hub:
         self.hello = self._hello(feed.status().mode)  # first message of a connection, and when the feed turns
 
     def _hello(self, mode: str) -> dict[str, Any]:
-        return {"type": "hello", "mode": mode, "layers": plain([dict(layer) for layer in self.feed.layers]),
-                "tolerance_mm": plain(getattr(self.feed, "tolerance_mm", None))}
+        return {"type": "hello", "mode": mode, "layers": plain([dict(layer) for layer in self.feed.layers])}
+
+    def _status(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The status as a message, and the hello that goes with it; a feed may state `tolerance_mm`."""
+        status = self.feed.status()
+        tolerance = {"tolerance_mm": plain(getattr(self.feed, "tolerance_mm", None))}
+        return {"type": "status", **describe_status(status), **tolerance}, self._hello(status.mode)
 
     def wanted_changed(self) -> None:
         """Kinds of pictures that any page needs; with nobody looking nothing is encoded."""
@@ -87,9 +92,7 @@ class Hub:
                 loop.call_soon_threadsafe(self._publish, self._encoder.encode(newest, self.wanted, seen_ms))
             if time.monotonic() >= status_at:
                 status_at = time.monotonic() + STATUS_S
-                status = self.feed.status()
-                loop.call_soon_threadsafe(self._tell, {"type": "status", **describe_status(status)},
-                                          self._hello(status.mode))
+                loop.call_soon_threadsafe(self._tell, *self._status())
 
     def close(self) -> None:
         """End the watching and the work."""

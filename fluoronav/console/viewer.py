@@ -34,6 +34,7 @@ class Viewer:
         self.pictures: tuple[str, ...] = ("enhanced",)
         self._held: Encoded | None = None  # the picture that the person holds
         self._last: Encoded | None = None  # the last one sent
+        self._drawn: Encoded | None = None  # the last one that the page said it has drawn
         self._again = False  # the same picture once more, in other kinds
         self._under_way: int | None = None
         self._known: dict[str, int] = {}
@@ -106,12 +107,12 @@ class Viewer:
 
     async def _acknowledged(self, said: messages.Ack) -> None:
         if said.seq == self._under_way:
-            self._under_way = None
+            self._under_way, self._drawn = None, self._last
             self._wake.set()
 
     async def _view(self, said: messages.View) -> None:
         self.pictures = tuple(dict.fromkeys(said.pictures))
-        self._held = (self._held or self._last) if said.hold else None
+        self._held = (self._held or self._drawn) if said.hold else None
         self._again = True
         self.hub.wanted_changed()
         self._wake.set()

@@ -35,7 +35,7 @@ const actions = {
   reregister: () => command("reregister") && toast("Registering from here …"),
   search: () => command("reregister", "search") && toast("Searching anew …"),
   undo: () => command("undo"),
-  tolerance: (value) => { if (command("tolerance", value)) footer.toleranceMm = value; },
+  tolerance: (value) => command("tolerance", value) && toast(`Tolerance ${value} mm from the next picture on.`),
   still: async () => header && toast(`Still saved: ${await still(stage, store.value, header, status, document.body.dataset.live, pointer.length().mm)}`),
   full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
   help: () => byId("keys").showModal(),
@@ -78,6 +78,11 @@ store.subscribe((view, before) => {
 function take(next, parts) {
   return new Promise((done) => {
     requestAnimationFrame(() => {
+      if (store.value.hold && next.seq !== newestSeq) { // was under way when the person held the one before
+        stage.keep(parts);
+        done();
+        return;
+      }
       const fresh = next.seq !== newestSeq && !next.decisions.includes("held");
       const repeated = next.seq === newestSeq;
       header = next;
@@ -114,10 +119,6 @@ function heard(message) {
       const layers = Object.fromEntries(message.layers.map(({ name, visible, opacity }) => [name, { visible, opacity }]));
       stage.setLayers(message.layers);
       panel.setLayers(message.layers);
-      if (message.tolerance_mm) {
-        footer.toleranceMm = message.tolerance_mm;
-        byId("tolerance").value = message.tolerance_mm;
-      }
       store.set({ layers: { ...layers, ...kept(layers) }, hold: false });
       if (mode === "replay") replay.load();
       if (header) words(now());
@@ -128,6 +129,7 @@ function heard(message) {
       text("case-name", status.case_name || "NO CASE");
       document.title = `${status.case_name || "no case"} · fluoronav`;
       footer.status(status);
+      panel.status(status);
       if (mode === "replay") replay.status(status);
       if (!header && !status.case_name) banner.state({ outcome: "LOST", word: "NO CASE", why: "" }, true, now());
     },

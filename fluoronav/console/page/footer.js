@@ -17,6 +17,7 @@ export class Footer {
     recording.toggleAttribute("data-alarm", on && status.recording_note !== "");
     recording.querySelector(".word").textContent = on ? "REC" : status.mode === "replay" ? "replay" : "not recording";
     text("recording-time", on ? `${clock(status.recording_s)}${status.recording_note ? ` ${status.recording_note}` : ""}` : "");
+    this.toleranceMm = status.tolerance_mm ?? this.toleranceMm;
     text("fps", Number.isFinite(status.fps) ? status.fps.toFixed(1) : "–");
     text("dropped", String(status.dropped));
     byId("latency-item").title = "From the frame's arrival to drawn on this page, median of the last 2 s. Until the step's end: "

@@ -51,6 +51,11 @@ export class Panel {
     if (!layers.length) byId("overlay").disabled = true;
   }
 
+  status(status) {
+    const tolerance = byId("tolerance");
+    if (status.tolerance_mm && document.activeElement !== tolerance) tolerance.value = status.tolerance_mm;
+  }
+
   toggleLayer(k) {
     const layer = this.layers[k];
     if (layer) this.store.setLayer(layer.name, { visible: !this.store.value.layers[layer.name].visible });

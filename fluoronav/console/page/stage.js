@@ -37,19 +37,25 @@ export class Stage {
     const same = header.size[0] === this.size[0] && header.size[1] === this.size[1];
     if (!same) this.#resize(header.size);
     this.#greys = {};
-    const kept = {};
-    for (const { part, bitmap } of parts) {
-      if (part.kind === "picture") kept[part.name] = bitmap;
-      else {
-        this.#bitmaps.get(part.name)?.bitmap?.close();
-        this.#bitmaps.set(part.name, { ...part, bitmap });
-      }
-    }
+    const kept = this.keep(parts);
     for (const [name, bitmap] of Object.entries(this.#pictures)) if (kept[name] !== bitmap) bitmap.close();
     this.#pictures = kept;
     this.#shown = header.state.outcome === "ACCEPTED" ? header.layers : {};
     this.draw(view);
     this.#drawLayers();
+  }
+
+  // Keep the layers of a message, which are sent once a version; returns its pictures by name.
+  keep(parts) {
+    const pictures = {};
+    for (const { part, bitmap } of parts) {
+      if (part.kind === "picture") pictures[part.name] = bitmap;
+      else {
+        this.#bitmaps.get(part.name)?.bitmap?.close();
+        this.#bitmaps.set(part.name, { ...part, bitmap });
+      }
+    }
+    return pictures;
   }
 
   // Draw the picture as the person wants it seen.

@@ -93,6 +93,7 @@ class ConsoleFeed:
         self.source_state: Literal["live", "hold", "lost", "ended", "waiting"] = "live"
         self.source_note = ""
         self.badges: tuple[str, ...] = ()
+        self.tolerance_mm = 3.5
         self.index = -1
         self._taken = 0
         self._renderer = Renderer(self.scene, "lines")
@@ -111,6 +112,8 @@ class ConsoleFeed:
 
     def command(self, command: Command) -> None:
         self.commands.append(command)
+        if command.kind == "tolerance":
+            self.tolerance_mm = float(command.value)
 
     def blend(self, step: Step) -> Array | None:
         """A drawing of the tree at the pose, as a DRR of it would look."""
