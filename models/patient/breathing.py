@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.patient.canvas import EXTENT_MM, Canvas
-from models.patient.organs import half_depth, half_width
 from models.patient.skeleton import spine_x, spine_y
 from models.patient.tree import ArterialTree
+from models.patient.trunk import half_depth, half_width
 from registration.geometry import Array, Float64, Volume, read_only
 
 NODE_MM = 6.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.patient.patient import DemoPatient
 from models.patient.tree import Branch
-from registration.geometry import Float64
+from registration.geometry import Array, Float64
 
 EXCURSION_STEP_MM = 1.0  # breathing states of the diaphragm are multiples of it, so that a picture's truth is exact
 EXCURSION_MM = 12.0  # of the diaphragm in quiet breathing (Seppenwoolde et al. 2002)
@@ -19,6 +19,7 @@ PULSE_SHIFT_MM = 0.4  # and its branches' mouths move out and forward with it
 TABLE_SHIFT_MM = (9.0, 0.0, -12.0)  # room axes (left, posterior, head): 15 mm
 TABLE_SHIFT_S = 2.0
 INJECTION_S, INJECTION_EVERY_S, FIRST_INJECTION_S = 1.8, 11.0, 3.0
+NO_IODINE = 2e-4  # g/cm3: less is not seen
 IODINE_G_PER_ML = 0.105  # in the aorta during the injection: 350 mg/ml at 15 ml/s into 35 ml/s of blood
 AORTIC_VELOCITY_MM_S = 190.0  # mean, above the celiac trunk; by Murray's law flow ~ r^3, so velocity ~ r
 CATHETER_TIP_S_MM = 96.0  # a flush catheter from the left groin, its holes above the celiac trunk
@@ -32,7 +33,7 @@ class Round:
     points: Float64
     radius: Float64
     amount: Float64
-    branch: Float64
+    branch: Array
 
 
 class Motion:
@@ -48,7 +49,8 @@ class Motion:
         self._breath_depth = EXCURSION_MM * rng.uniform(0.85, 1.1, breaths + 1)
         self._heart_phase = float(rng.uniform(0, 1))
         self._aorta_out = _outward(patient)
-        self._arrival = {b.name: a for b, a in arrivals(patient)}
+        self._arteries, self._branch_start = _all_arteries(patient)
+
 
     # ---------------------------------------------------------------------------------------------- body
 
@@ -122,29 +124,28 @@ class Motion:
 
     def contrast(self, t: float) -> Round | None:
         """Iodine in the arteries at a time, None where there is none; the pulse widens what is filled."""
-        points, radius, amount, branch = [], [], [], []
-        for n, b in enumerate(self.patient.tree.branches):
-            iodine = self._iodine(t, self._arrival[b.name])
-            if iodine.max() > 2e-4:
-                points.append(b.points)
-                radius.append(b.radius * (1 + PULSE_RADIUS * self.pulse(t)))
-                amount.append(np.where(iodine > 2e-4, iodine, 0))
-                branch.append(np.full(len(b.points), n))
-        if not points:
+        everything = self._arteries
+        iodine = self._iodine(t, everything.amount)
+        filled = np.maximum.reduceat(iodine, self._branch_start) > NO_IODINE
+        if not filled.any():
             return None
-        return Round(*(np.concatenate(x) for x in (points, radius, amount, branch)))
+        of = filled[everything.branch]
+        return Round(everything.points[of], everything.radius[of] * (1 + PULSE_RADIUS * self.pulse(t)),
+                     np.where(iodine > NO_IODINE, iodine, 0)[of], everything.branch[of])
 
     def _iodine(self, t: float, arrival_s: Float64) -> Float64:
         """g/cm3 at places that the contrast reaches after arrival_s: a bolus that lengthens on its way."""
         total = np.zeros(len(arrival_s))
+        later = np.maximum(arrival_s, 0)
         start = FIRST_INJECTION_S
         while start < t + 1:
-            spread = 0.10 + 0.22 * np.maximum(arrival_s, 0)
-            since = t - start - arrival_s
+            spread = 0.10 + 0.22 * later
+            since = t - start - later
             total += _step(since / spread) - _step((since - INJECTION_S) / (1.8 * spread + 0.25))
             start += INJECTION_EVERY_S
         beat = 1 - 0.22 * self.pulse(t)  # blood of each systole thins the contrast
-        return np.where(arrival_s >= 0, IODINE_G_PER_ML * beat * total, 0.0)
+        reflux = np.clip(1 + arrival_s / 0.1, 0, 1)  # the jet also fills some 2 cm above the holes, ever thinner
+        return IODINE_G_PER_ML * beat * reflux * total
 
 
 def _step(x: Float64) -> Float64:
@@ -169,8 +170,17 @@ def arrivals(patient: DemoPatient) -> list[tuple[Branch, Float64]]:
     return [(b, out[b.name]) for b in tree.branches]
 
 
+def _all_arteries(patient: DemoPatient) -> tuple[Round, Array]:
+    """The whole tree with the arrival times (s) as amounts, and where each branch starts in it."""
+    found = arrivals(patient)
+    length = [len(b.points) for b, _ in found]
+    tree = Round(np.concatenate([b.points for b, _ in found]), np.concatenate([b.radius for b, _ in found]),
+                 np.concatenate([a for _, a in found]), np.repeat(np.arange(len(found)), length))
+    return tree, np.concatenate([[0], np.cumsum(length)[:-1]])
+
+
 def _rod(line: Float64, radius: float) -> Round:
-    return Round(line, np.full(len(line), radius), np.ones(len(line)), np.zeros(len(line)))
+    return Round(line, np.full(len(line), radius), np.ones(len(line)), np.zeros(len(line), int))
 
 
 def _outward(patient: DemoPatient) -> tuple[Float64, Float64]:

@@ -13,19 +13,10 @@ import numpy as np
 from models.patient.canvas import Canvas, Patch, capsule, ellipsoid, turned, union
 from models.patient.skeleton import spine_x, spine_y
 from models.patient.tree import ArterialTree, smooth_line
+from models.patient.trunk import cavity_distance, half_depth, half_width, superellipse
 from registration.geometry import Array, Float64
 
 AIR, LUNG, FAT, MUSCLE, LIVER, SPLEEN, KIDNEY, FLUID, BLOOD = -1000, -830, -95, 50, 58, 48, 32, 14, 42
-
-
-def half_width(z: Array) -> Array:
-    """Half width of the trunk at a height, mm: chest, waist, hips."""
-    return np.interp(z, [-205, -160, -110, -40, 20, 90, 195], [148, 151, 147, 137, 136, 143, 146]).astype(np.float32)
-
-
-def half_depth(z: Array) -> Array:
-    """Half of the trunk's depth at a height, mm."""
-    return np.interp(z, [-205, -150, -80, 0, 80, 195], [94, 96, 95, 94, 99, 103]).astype(np.float32)
 
 
 def dome(x: Array, y: Array, side: int) -> Array:
@@ -43,32 +34,20 @@ def paint_body(canvas: Canvas, tree: ArterialTree, rng: np.random.Generator, rou
     _chest(canvas, rough)
     _retroperitoneum(canvas)
     _bowel(canvas, rng, folds)
+    _renal_fat(canvas)
     _solid_organs(canvas, rough)
     _colon(canvas, rng, folds)
     _blood(canvas, tree)
 
 
-def cavity_distance(p: Patch) -> Array:
-    """Signed distance (about, mm) to the inside of the muscle wall: the chest's and the belly's room."""
-    z = p.z
-    a, b = half_width(z) - 31, half_depth(z) - 22
-    return _superellipse(p, a, b, np.interp(z, [-205, 195], [-8, -6]).astype(np.float32), 2.4)
-
-
-def _superellipse(p: Patch, a: Array, b: Array, yc: Array | float, power: float) -> Array:
-    fx = np.abs(p.x / a) ** np.float32(power)
-    fy = np.abs((p.y - yc) / b) ** np.float32(power)
-    return (fx + fy - 1) * (np.minimum(a, b) / np.float32(power))
-
-
 def _layers(canvas: Canvas, p: Patch, rough: Array) -> None:
     """Skin, subcutaneous fat, the muscle wall and the fat inside it."""
     a, b = half_width(p.z), half_depth(p.z)
-    skin = _superellipse(p, a, b, 0.0, 2.5)
+    skin = superellipse(p, a, b, 0.0, 2.5)
     canvas.paint(p, skin, 20.0)
     canvas.paint(p, skin + 2.0, FAT)
     hips = np.interp(p.z, [-205, -90, 20, 195], [24, 24, 17, 13]).astype(np.float32)
-    wall = _superellipse(p, a - hips, b - 0.75 * hips, -1.0, 2.45)
+    wall = superellipse(p, a - hips, b - 0.75 * hips, -1.0, 2.45)
     canvas.paint(p, wall + 1.2 * rough, MUSCLE)
     inside = cavity_distance(p)
     pelvis = (-90 - p.z) * np.float32(0.45)  # below the crests the room narrows between the iliac wings
@@ -158,16 +137,30 @@ def _solid_organs(canvas: Canvas, rough: Array) -> None:
     canvas.paint(p, np.maximum(stomach + 4, p.y + np.float32(44)), AIR)  # gas floats up in a supine patient
     _tube(canvas, [(36, -46, 60), (8, -52, 44), (-22, -46, 38)], [17, 14, 10], MUSCLE - 8)
     _tube(canvas, [(70, 14, 66), (30, -18, 58), (-8, -24, 48), (-30, -16, 34)], [9, 9, 10, 13], 40)  # pancreas
-    for side, center in ((1, (65.0, 36.0, 33.0)), (-1, (-63.0, 37.0, 20.0))):
+    for side, center in _KIDNEYS:
         _kidney(canvas, side, center)
+
+
+_KIDNEYS = ((1, (65.0, 36.0, 33.0)), (-1, (-63.0, 37.0, 20.0)))
+
+
+def _renal_fat(canvas: Canvas) -> None:
+    """The bed of fat that keeps bowel away from the kidneys."""
+    for side, center in _KIDNEYS:
+        patch = canvas.patch(np.array(center) - 70, np.array(center) + 70)
+        assert patch is not None
+        bed = ellipsoid(patch, center, (42, 38, 68), _renal_turn(side))
+        canvas.paint(patch, np.maximum(bed, cavity_distance(patch) + 3), FAT - 8)
+
+
+def _renal_turn(side: int) -> Float64:
+    return turned(12, -side * 12, side * 25)  # the upper poles lean inwards
 
 
 def _kidney(canvas: Canvas, side: int, center: tuple[float, float, float]) -> None:
     patch = canvas.patch(np.array(center) - 70, np.array(center) + 70)
     assert patch is not None
-    turn = turned(12, side * 14, side * 25)
-    capsule_fat = ellipsoid(patch, center, (42, 38, 68), turn)
-    canvas.paint(patch, np.maximum(capsule_fat, cavity_distance(patch) + 3), FAT - 8)
+    turn = _renal_turn(side)
     body = ellipsoid(patch, center, (26, 23, 54), turn)
     sinus_at = (center[0] - side * 15.0, center[1] - 8.0, center[2])
     canvas.paint(patch, body, KIDNEY)

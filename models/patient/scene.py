@@ -41,6 +41,7 @@ class _Map:
     water: Array
     bone: Array
     transmission: Array
+    level: float  # median of primary and scattered radiation in the middle half of the picture, without devices
 
 
 class Scene:
@@ -96,12 +97,12 @@ class Scene:
 
     def _tubes(self, thing: Round, t: float, fine: int) -> Array:
         points = Rigid.apply(self.carm_from_patient(t), self.motion.moved(thing.points, t))
-        return tube_integrals(points, thing.radius, thing.amount, thing.branch.astype(np.int64), self.carm, fine=fine)
+        return tube_integrals(points, thing.radius, thing.amount, thing.branch, self.carm, fine=fine)
 
     def _catheter(self, t: float) -> Array:
         line, radius = self.motion.catheter(t)
         amount = np.full(len(line), BARIUM_AS_IODINE_G_PER_ML)
-        branch = np.zeros(len(line))
+        branch = np.zeros(len(line), int)
         outer = self._tubes(Round(line, radius, amount, branch), t, 2)
         inner = self._tubes(Round(line, radius - CATHETER_WALL_MM, amount, branch), t, 2)
         return np.maximum(outer - inner, 0)
@@ -112,12 +113,10 @@ class Scene:
         The tube current follows the thickness in the middle half of the picture. Quanta: detected energy over the
         beam's mean energy; the dose is the kerma at the reference point, 150 mm from the isocenter (IEC 60601-2-43).
         """
-        rows, columns = body.transmission.shape
-        middle = body.transmission[rows // 4: -(rows // 4): 4, columns // 4: -(columns // 4): 4]
         s, carm = self._spectrum, self.carm
         pixel_mm2 = carm.pitch_mm_row_col[0] * carm.pitch_mm_row_col[1]
         per_mas = float(s.detected_kev.sum()) / s.mean_kev * (1000.0 / carm.sdd_mm) ** 2 * pixel_mm2
-        wanted = CENTER_QUANTA / float(np.median(middle)) / per_mas * 1000.0 / PULSE_MS
+        wanted = CENTER_QUANTA / body.level / per_mas * 1000.0 / PULSE_MS
         ma = float(np.round(np.clip(wanted, 2.0, 800.0), 1))
         mas = ma * PULSE_MS / 1000.0
         return ma, mas * per_mas, mas * s.kerma_ugy_per_mas * (1000.0 / (carm.sod_mm - 150.0)) ** 2
@@ -148,7 +147,10 @@ class Scene:
         if coarse:
             size = self.carm.shape[::-1]
             water, bone = (np.maximum(cv2.resize(m, size, interpolation=cv2.INTER_CUBIC), 0) for m in maps)
-        return _Map(water, bone, self._spectrum.transmission({"water": water, "bone": bone}))
+        through = self._spectrum.transmission({"water": water, "bone": bone})
+        rows, columns = (n // 4 for n in through.shape)
+        seen = (through + scatter(through, self.carm.pitch_mm_row_col[1]))[rows: -rows: 4, columns: -columns: 4]
+        return _Map(water, bone, through, float(np.median(seen)))
 
     def _body(self, breath: float) -> Volume:
         """The body at a breathing state; kept as int16, since the table's move asks for the states again."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.patient.canvas import Canvas, Patch, capsule, ellipsoid, turned, union
+from models.patient.trunk import within_wall
 from registration.geometry import Array, Float64
 
 CORTEX_HU, DENSE_HU, DISC_HU = 1150.0, 850.0, 75.0
@@ -193,7 +194,8 @@ def rib_line(v: Vertebra, side: int) -> tuple[Float64, Float64]:
     y = (back + front) / 2 + (back - front) / 2 * np.cos(angle) + 16 * np.sin(np.clip(angle * 2.2, 0, np.pi)) ** 2
     z = v.center[2] + v.height * 0.30 - drop * ((1 - np.cos(angle)) / 1.6) ** 0.9
     x = x + v.center[0] * np.exp(-((angle / 0.5) ** 2)) + side * 6
-    return np.stack([x, y, z], -1), np.linspace(0, 1, 64)
+    into = np.clip((np.degrees(angle) - 12) / 22, 0, 1)  # from the joint with the spine into the chest wall
+    return within_wall(np.stack([x, y, z], -1), into, 5.0, 9.0), np.linspace(0, 1, 64)
 
 
 def _rib(canvas: Canvas, v: Vertebra, side: int, texture: Array) -> None:
