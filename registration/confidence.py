@@ -103,11 +103,13 @@ def _scatter(normal: NormalEquations, carm: CArm) -> Float64:
     return np.tensordot(grid, near, ((0, 1), (0, 1)))
 
 
-def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: Float64) -> ErrorEstimate:
+def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: Float64, *,
+             tissue_mm: float = 0.0) -> ErrorEstimate:
     """95 % bounds of the error at a target (3,) of the patient frame, in 3D and in the picture.
 
     The projected one compares the target's place in the overlay with its place in the picture, scaled to
     the target's depth: an error of SDD that the pose has absorbed does not count there, and should not.
+    tissue_mm: standard deviation along each axis of the target's own motion against the registered body.
     """
     x = Rigid.apply(carm_from_patient, target_mm)
     skew = np.array([[0, x[2], -x[1]], [-x[2], 0, x[0]], [x[1], -x[0], 0]])  # d x / d rotation
@@ -119,8 +121,8 @@ def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: 
     direct = np.array([[x[0], pitch_u * depth / carm.sdd_mm, 0.0], [x[1], 0.0, pitch_v * depth / carm.sdd_mm]])
     follow_3d = in_space @ spread.slip * spread.prior
     follow_2d = (in_plane @ spread.slip - direct) * spread.prior
-    cov_3d = in_space @ spread.pose @ in_space.T + follow_3d @ follow_3d.T
-    cov_2d = in_plane @ spread.pose @ in_plane.T + follow_2d @ follow_2d.T
+    cov_3d = in_space @ spread.pose @ in_space.T + follow_3d @ follow_3d.T + tissue_mm**2 * np.eye(3)
+    cov_2d = in_plane @ spread.pose @ in_plane.T + follow_2d @ follow_2d.T + tissue_mm**2 * np.eye(2)
     return ErrorEstimate(length_bound(cov_3d), length_bound(cov_2d), np.asarray(target_mm, np.float64))
 
 

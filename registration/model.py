@@ -45,11 +45,14 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a person may choose. tolerance_mm: the gate's bound on the projected 95 % error;
-    threads: changes speed, never bits; seed: of every random draw."""
+    threads: changes speed, never bits; seed: of every random draw; tissue_mm: standard deviation, along each
+    axis, of the target's own motion (breathing, pulse) against the body that is registered: no picture of the
+    bones tells it, so it is stated, and belongs into the bounds of a CT (0: the target is part of the bones)."""
 
     tolerance_mm: float = 5.0
     threads: int = 2
     seed: int = 0
+    tissue_mm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,8 @@ class VolumeModel:
         fit = fit_of(picture, sight.fixed, sight.weight, noise)
         spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
                            solution.jacobians[0], carm, agreement=fit.agreement)
-        evidence = Evidence(fit, spread, error_at(spread, carm, pose, self.target_mm), rivals, start)
+        error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
+        evidence = Evidence(fit, spread, error, rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread)
 
 

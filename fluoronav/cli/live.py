@@ -29,6 +29,9 @@ def live(
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file with one pose")] = "angles",
     by: Annotated[str | None, typer.Option(help="implant, volume or vessels, where the case has several")] = None,
     tolerance_mm: Annotated[float, typer.Option(help="largest projected 95 % error that is accepted, mm")] = 5.0,
+    tissue_motion_mm: Annotated[float, typer.Option(
+        help="motion of the target against the bones of a CT that the bounds allow for, mm (one standard deviation)",
+        min=0)] = 0.5,
     overlay: Annotated[str, typer.Option(help="who draws: auto, vtk, lines or none")] = "auto",
     view: Annotated[str, typer.Option(help="what is tracked: raw or enhanced pictures")] = "raw",
     threads: Annotated[int, typer.Option(help="threads of the projector; changes speed, never results", min=1)] = 2,
@@ -59,7 +62,7 @@ def live(
     devices = Devices(image_device, carm_device, table_device, room_axes)  # type: ignore[arg-type]
     frames = _source(source, stated, devices, seconds, fills=not finished)
     settings = PipelineSettings(tolerance_mm=tolerance_mm, threads=threads, init=_init(init), by=by,  # type: ignore[arg-type]
-                                view=view, overlay=overlay)  # type: ignore[arg-type]
+                                view=view, overlay=overlay, tissue_mm=tissue_motion_mm)  # type: ignore[arg-type]
     settings = _checked_geometry(frames, opened, settings)
     for line in frames.notes:
         tell(line)

@@ -21,6 +21,9 @@ def register(
     target: Annotated[tuple[float, float, float] | None, typer.Option(
         help="point in the patient frame (L P S, mm) where errors are stated")] = None,
     tolerance_mm: Annotated[float, typer.Option(help="largest projected 95 % error that is accepted, mm")] = 5.0,
+    tissue_motion_mm: Annotated[float, typer.Option(
+        help="motion of the target against the bones of a CT that the bounds allow for, mm (one standard deviation)",
+        min=0)] = 0.0,
     sdd: Annotated[float | None, typer.Option(help="source to detector, mm")] = None,
     sod: Annotated[float | None, typer.Option(help="source to isocenter, mm")] = None,
     pixel_spacing: Annotated[float | None, typer.Option(help="pitch at the detector, mm")] = None,
@@ -44,7 +47,7 @@ def register(
         init=init, index=index, all_frames=all_frames, carm_files=tuple(carm or ()), sdd_mm=sdd, sod_mm=sod,
         pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
         target_mm=None if target is None else np.array(target, float),
-        settings=Settings(tolerance_mm=tolerance_mm, threads=threads))
+        settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm))
     opened = Case.open(case)
     runs, faults = expand(frames, options)
     for line in faults:

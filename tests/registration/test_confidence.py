@@ -89,3 +89,12 @@ def test_a_bound_far_from_the_isocenter_counts_the_rotation():
     far = error_at(spread, CARM, np.eye(4), np.array([100.0, 0, 0]))
     assert near.projected_mm == pytest.approx(0, abs=1e-9)
     assert far.projected_mm == pytest.approx(1.96, rel=0.03)
+
+
+def test_a_target_in_moving_tissue_widens_both_bounds_by_what_is_stated() -> None:
+    still = Spread(np.zeros((6, 6)), np.zeros((6, 3)), np.zeros(3))
+    carm = CArm.centered((256, 256), 1.0, 1000.0, 700.0)
+    bound = error_at(still, carm, np.eye(4), np.zeros(3), tissue_mm=0.5)
+    # chi with two and with three degrees of freedom: 95 % within 2.448 and 2.795 standard deviations
+    np.testing.assert_allclose([bound.projected_mm, bound.target_mm], [0.5 * 2.448, 0.5 * 2.795], rtol=2e-3)
+    assert error_at(still, carm, np.eye(4), np.zeros(3)).projected_mm == 0.0
