@@ -75,6 +75,7 @@ class Encoder:
         self._blend = blend
         self._seq = 0
         self._version = 0
+        self._moved = 0  # nudges and undos answered so far: a page may skip the picture that answers its own
         self._last: dict[str, tuple[Array, Part]] = {}
 
     def encode(self, step: Step, kinds: Collection[str], seen_ms: float) -> Encoded:
@@ -82,6 +83,8 @@ class Encoder:
         of the pipeline, ms since the epoch."""
         self._seq += 1
         header = describe_step(step)
+        self._moved += sum(command.kind in ("nudge", "undo") for command in step.commands)
+        header["moved"] = self._moved
         took_ms = step.timings.get("latency", step.timings.get("total", 0.0))
         header["seen_ms"], header["arrived_ms"] = seen_ms, seen_ms - float(took_ms)
         encoded = Encoded(self._seq, step, header, self._layers(step))

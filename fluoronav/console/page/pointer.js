@@ -8,7 +8,7 @@ const WAIT_MS = 1500; // a nudge that no frame answers in this time springs back
 const WHEEL_MM = 2; // along the ray, a notch
 
 export class Pointer {
-  #from = null; #pending = 0; #points = []; #wheel = { mm: 0, timer: 0 };
+  #from = null; #pending = 0; #moved = 0; #points = []; #wheel = { mm: 0, timer: 0 };
 
   constructor(stage, store, send, header) {
     Object.assign(this, { stage, store, send, header });
@@ -25,7 +25,8 @@ export class Pointer {
 
   // A new picture: the nudge it answers needs no preview any more; lengths belong to the old one.
   took(header) {
-    if (header.commands.includes("nudge") || header.commands.includes("undo")) this.#cancel();
+    if (header.moved !== this.#moved && this.#pending) this.#cancel();
+    this.#moved = header.moved;
     this.marks();
   }
 
@@ -147,6 +148,7 @@ export class Pointer {
   #cancel() {
     this.#from = null;
     clearTimeout(this.#pending);
+    this.#pending = 0;
     this.stage.endPreview();
   }
 }

@@ -28,7 +28,7 @@ export async function still(stage, view, header, status, live, length) {
 
 function words(id) { return byId(id).textContent.replace(/\s+/g, " "); }
 
-function kept({ parts, layers, seen_ms, arrived_ms, seq, missing, ...facts }) { return facts; }
+function kept({ parts, layers, seen_ms, arrived_ms, seq, moved, missing, ...facts }) { return facts; }
 
 function write(context, line, y, high, width) {
   context.fillStyle = "#ffffff";

@@ -19,8 +19,8 @@ from registration.geometry import Array, CArm, Rigid, carm_from_patient_at
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.shapes import Polylines
 
-SIDE = 384
-CARM = CArm.centered((SIDE, SIDE), 0.8, 1100.0, 720.0)
+SIDE = 288
+CARM = CArm.centered((SIDE, SIDE), 1.0, 1100.0, 720.0)
 LINEAR = Intensity("linear", "dark", 14, i0=3000.0, i0_source="measured", dark=50.0, gain=2.0, electronic=6.0)
 EXPOSURE = Exposure(kvp=90, ma=210, ms=8, dose_ugy=0.42)
 
@@ -51,7 +51,7 @@ def pose_at(k: int) -> Array:
 def counts(lines: Polylines, pose: Array | None, random: np.random.Generator) -> Array:
     """Detector counts of a tree filled with contrast (pose None: no contrast) over a smooth body, with noise."""
     v, u = np.mgrid[:SIDE, :SIDE]
-    p = 1.2 + 0.5 * np.sin(u / 70 + 0.4) + 0.35 * np.cos(v / 60)
+    p = 1.2 + 0.5 * np.sin(u / 56 + 0.4) + 0.35 * np.cos(v / 48)
     if pose is not None:
         p = p + dense(lines, pose)
     mean = 3000 * np.exp(-p)
@@ -67,7 +67,7 @@ def dense(lines: Polylines, pose: Array) -> Array:
     assert lines.radius_mm is not None
     for line in lines.lines:
         px = CARM.project_patient(pose, lines.points[line])
-        wide = max(1, round(2 * lines.radius_mm[line[0]] * 1100 / 720 / 0.8))
+        wide = max(1, round(2 * lines.radius_mm[line[0]] * 1100 / 720 / CARM.pitch_mm_row_col[0]))
         cv2.polylines(image, [np.round(px * 16).astype(np.int32)], False, 0.7, wide, cv2.LINE_AA, shift=4)
     return cv2.GaussianBlur(image, (0, 0), 1.2)
 
