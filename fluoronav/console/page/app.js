@@ -178,7 +178,9 @@ function watch() {
   const was = document.body.dataset.live;
   banner.live(verdict({ now: now(), newestAt, connected: link.connected, brokenAt, status, statusAt,
     held: store.value.hold, mode }));
-  if (was !== document.body.dataset.live) face(store.value, stage);
+  if (was === document.body.dataset.live) return;
+  face(store.value, stage);
+  if (document.body.dataset.live === "stale") byId("keys").close(); // nothing lies over an alarm
 }
 
 setInterval(watch, 100);

@@ -504,7 +504,7 @@ def test_nothing_blinks(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> N
 
 
 def test_keys_are_listed(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
-    _, server = live
+    feed, server = live
     opened(page, server)
     page.keyboard.press("?")
     text = page.inner_text("#keys")
@@ -514,6 +514,13 @@ def test_keys_are_listed(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> 
     assert page.get_attribute("#raw", "aria-pressed") == "false"
     page.keyboard.press("Escape")
     assert not page.is_visible("#keys")
+    page.keyboard.press("?")
+    page.click("#keys button")
+    assert not page.is_visible("#keys")
+    page.keyboard.press("?")
+    feed.halt()
+    page.wait_for_selector("#not-live:not([hidden])")
+    assert not page.is_visible("#keys")  # nothing lies over an alarm
 
 
 def test_the_page_asks_nothing_from_elsewhere(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
