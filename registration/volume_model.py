@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from registration import _similarity, search
 from registration.confidence import Spread, error_at, spread_of
@@ -39,18 +40,25 @@ COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
 FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
 TRACK = (Plan(64, GRADIENT, 4), Plan(128, MEDIUM, 3), Plan(256, SHARP, 2, robust=True))
 GATE_EDGE_PX = 128
+# Contrast fills vessels that the CT shows empty. A picture explained less well than this is tried again with the
+# vessels left out, and the second answer counts where it explains the rest better by the margin.
+_CONTRAST_BELOW, _CONTRAST_MARGIN = 0.85, 0.03
+_VESSEL_MARGIN_MM = 2.5  # around the vessels: motion since the CT, and the reach of a gradient
+_MOST_HIDDEN = 0.6  # of the picture: more than that left out tells no patient from another
 
 
 class VolumeModel:
     """A volume of linear attenuation (1/mm) that can be found in pictures.
 
     target_mm (3,) in the patient frame is where errors are stated; the centre of the volume if None
-    (`target_assumed` says so). Raises BadInput for a volume without matter.
+    (`target_assumed` says so); vessels_mm (n, 3): points on the walls of vessels, patient frame, that contrast
+    may fill while the CT shows them empty. Raises BadInput for a volume without matter.
     """
 
     kind = "volume"
 
-    def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2) -> None:
+    def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2,
+                 vessels_mm: Float64 | None = None) -> None:
         if float(attenuation.data.min()) < 0 or not float(attenuation.data.max()) > 0:
             raise BadInput("attenuation volume",
                            got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}",
@@ -63,6 +71,7 @@ class VolumeModel:
             raise BadInput("target", got=self.target_mm, expected="three finite coordinates in mm",
                            remedy="give --target X Y Z in the patient frame")
         self.threads = threads
+        self._vessels_mm = None if vessels_mm is None else read_only(vessels_mm, np.float64)
         self._prepared: dict[int, Prepared] = {}
 
     def register(self, view: View, starts: Sequence[Start], settings: Settings) -> Registration:
@@ -88,7 +97,8 @@ class VolumeModel:
             return Registration.lost(fault, start=start.name)
         pose = Rigid.checked(start.carm_from_patient, "start")
         solution = solve(self.problem(ladder, TRACK), [pose])
-        return self._answer(ladder, solution, TRACK[-1], start.name, (), settings).registration
+        answer = self._answer(ladder, solution, TRACK[-1], start.name, (), settings)
+        return self._past_contrast(view, answer, pose, TRACK, settings).registration
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts where nothing is known: poses drawn over all rotations, the best refined; a hint leads."""
@@ -131,7 +141,43 @@ class VolumeModel:
         solution, name = middle[0]
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
         final = solve(self.problem(ladder, FINE[1:]), solution.room_from_body)
-        return self._answer(ladder, final, FINE[-1], name, rivals, settings)
+        answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)
+        return self._past_contrast(ladder.view, answer, final.room_from_body[0], FINE, settings)
+
+    def _past_contrast(self, view: View, answer: _Answer, pose: Float64, plans: Sequence[Plan],
+                       settings: Settings) -> _Answer:
+        """The answer, or the one without the pixels of the vessels where those are what is not explained."""
+        if self._vessels_mm is None or answer.fit.agreement >= _CONTRAST_BELOW:
+            return answer
+        weight = view.weight * ~self._near_vessels(view.carm, pose)
+        if float(weight.mean()) < (1 - _MOST_HIDDEN) * float(view.weight.mean()):
+            return answer
+        ladder = Ladder(View(view.line_integrals, weight, view.carm, view.relative))
+        if ladder.fault():
+            return answer
+        solution = solve(self.problem(ladder, plans), [pose])
+        again = self._answer(ladder, solution, plans[-1], answer.start, answer.rivals, settings)
+        return again if again.fit.agreement > answer.fit.agreement + _CONTRAST_MARGIN else answer
+
+    def _near_vessels(self, carm: CArm, carm_from_patient: Float64) -> Array:
+        """Pixels (rows, columns) within a margin of the vessels' walls or between them, bool."""
+        assert self._vessels_mm is not None
+        k = max(1, round(max(carm.shape) / 128))
+        small = carm.binned(k)
+        at = small.project_patient(carm_from_patient, self._vessels_mm)
+        at = np.round(at[np.isfinite(at).all(axis=1)]).astype(int)
+        at = at[((at >= 0) & (at < small.shape[::-1])).all(axis=1)]
+        mask = np.zeros(small.shape, bool)
+        mask[at[:, 1], at[:, 0]] = True
+        reach = max(1, round(_VESSEL_MARGIN_MM / small.mm_per_px_at_isocenter))
+        # closing fills the lumen between the walls of all but the widest vessels, and those as far as it matters:
+        # inside of them contrast is even
+        mask = ndimage.binary_dilation(ndimage.binary_closing(np.pad(mask, reach), iterations=reach)[
+            reach:-reach, reach:-reach], iterations=reach)
+        out = np.zeros(carm.shape, bool)
+        large = np.repeat(np.repeat(mask, k, 0), k, 1)
+        out[:large.shape[0], :large.shape[1]] = large
+        return out
 
     def _answer(self, ladder: Ladder, solution: Solution, last: Plan, start: str, rivals: tuple[Float64, ...],
                 settings: Settings) -> _Answer:
@@ -144,7 +190,7 @@ class VolumeModel:
                            solution.jacobians[0], carm, agreement=fit.agreement)
         error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
         evidence = Evidence(fit, spread, error, rivals, start)
-        return _Answer(judge(evidence, pose, settings), fit, spread)
+        return _Answer(judge(evidence, pose, settings), fit, spread, rivals, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +198,8 @@ class _Answer:
     registration: Registration
     fit: Fit
     spread: Spread
+    rivals: tuple[Float64, ...]
+    start: str
 
 
 class Ladder:

@@ -44,11 +44,22 @@ def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
 
         volume = case.volume_hu
         assert volume is not None
-        return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads)
+        return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads, vessels_mm=_walls(case))
     from registration.vessels import VesselModel
 
     surface = next(iter(case.surfaces.values()), None)
     return VesselModel(joined(case.centerlines), surface, target)
+
+
+def _walls(case: Case) -> Float64 | None:
+    """Points (n, 3) on the walls of the case's vessels, some 10,000 at most; None without vessels."""
+    points = [surface.vertices for surface in case.surfaces.values()]
+    if not points:
+        points = [lines.sampled(0.5) for lines in case.centerlines.values()]
+    if not points:
+        return None
+    together = np.concatenate(points)
+    return together[:: max(1, len(together) // 10_000)]
 
 
 def kinds_of(case: Case) -> list[Kind]:

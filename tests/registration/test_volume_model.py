@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from ellipsoids import chest, line_integrals, voxels
+from ellipsoids import WATER, Ellipsoid, chest, line_integrals, voxels
 
 from registration.errors import BadInput, BadPixels
 from registration.geometry import CArm, Rigid, Volume, carm_from_patient_at
@@ -174,6 +174,38 @@ def test_collimated_frame_with_wire_clips_and_a_contrast_filled_vessel_is_found(
     found = model.register(view(picture, weight), [Start(off(5, 10, 20) @ true)], SETTINGS)
     assert found.outcome is Outcome.ACCEPTED, found.why
     assert error_projected(found.carm_from_patient, true) < 0.5
+
+
+def arteries(iodine=4.0):
+    """Branches that contrast fills: (parts of an exact picture, points on their walls)."""
+    rng = np.random.default_rng(3)
+    parts, walls = [], []
+    for _ in range(24):
+        along = rng.normal(size=3)
+        first = along / np.linalg.norm(along)
+        second = np.cross(first, [0.3, 0.5, 0.8])
+        second /= np.linalg.norm(second)
+        axes, radii = np.stack([first, second, np.cross(first, second)]), np.array([45.0, 5.0, 5.0])
+        center = rng.uniform(-1, 1, 3) * (70, 30, 80)
+        parts.append(Ellipsoid(center, radii, axes, iodine * WATER))
+        way = rng.normal(size=(300, 3))
+        walls.append(center + way / np.linalg.norm(way, axis=1)[:, None] * radii @ axes)
+    return parts, np.concatenate(walls)
+
+
+def test_contrast_in_known_vessels_does_not_hide_the_patient_nor_admit_another(frames):
+    true = frames[0][0]
+    parts, walls = arteries()
+    picture = view(measured(line_integrals(chest() + parts, CARM, true), np.random.default_rng(4)))
+    start = Start(off(9, 2, 3) @ true)
+    blind = VolumeModel(voxels(chest()), np.zeros(3)).track(picture, start, SETTINGS)
+    found = VolumeModel(voxels(chest()), np.zeros(3), vessels_mm=walls).track(picture, start, SETTINGS)
+    assert blind.outcome is not Outcome.ACCEPTED  # else this picture proves nothing
+    assert found.outcome is Outcome.ACCEPTED, found.why
+    assert error_projected(found.carm_from_patient, true) < 0.5
+    assert found.error.projected_mm > 0.5 * error_projected(found.carm_from_patient, true)
+    other = VolumeModel(voxels(chest(1)), np.zeros(3), vessels_mm=walls).register(picture, [start], SETTINGS)
+    assert other.outcome is not Outcome.ACCEPTED
 
 
 def test_found_without_any_start(model, frames):
