@@ -47,7 +47,7 @@ def same(a: Step, b: Step) -> bool:
 
 @pytest.fixture(scope="module")
 def frames() -> list[Any]:
-    return [frame_of(k) for k in range(9)]
+    return [frame_of(k) for k in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_two_runs_give_the_same_bits_whatever_the_threads(frames: list[Any], ste
     assert all(same(a, b) for a, b in zip(steps, again, strict=True))
 
 
-@pytest.mark.parametrize("cut", [1, 2, 6])
+@pytest.mark.parametrize("cut", [1, 5])
 def test_a_restored_snapshot_goes_on_with_the_same_bits(frames: list[Any], steps: list[Step], cut: int) -> None:
     decisions = {k: list(s.decisions) for k, s in enumerate(steps)}
     first = Pipeline(case(), SETTINGS)
