@@ -64,25 +64,24 @@ def fluoroscopy(materials: tuple[Volume, Volume], carm: CArm, carm_from_patient:
 
 def rtk_line_integrals(volumes: Sequence[Volume], carm: CArm, carm_from_patient: Float64) -> list[Array]:
     """Line integrals (h, w) of each volume by itk-rtk's Joseph projector. Raises BadInput without itk-rtk."""
+    import_rtk()
+    return [rtk_picture(rtk_filter(v, carm, carm_from_patient)) for v in volumes]
+
+
+def import_rtk() -> tuple[Any, Any]:
+    """The modules (itk, RTK). Raises BadInput where they are not installed."""
     try:
         import itk
-        from itk import RTK as rtk
+        from itk import RTK
     except ImportError as cause:
         raise BadInput("itk-rtk", got="not installed", expected="the projector that makes the truth",
                        remedy="pip install 'fluoronav[test]'") from cause
-    patient_from_carm = Rigid.inverse(carm_from_patient)
-    geometry = rtk.ThreeDCircularProjectionGeometry.New()
-    point, vector = itk.Point[itk.D, 3], itk.Vector[itk.D, 3]
-    source = Rigid.apply(patient_from_carm, carm.source)
-    center = Rigid.apply(patient_from_carm, [0, 0, carm.sod_mm - carm.sdd_mm])
-    right, down = patient_from_carm[:3, 0], patient_from_carm[:3, 1]
-    if not geometry.AddProjection(point(source.tolist()), point(center.tolist()), vector(right.tolist()),
-                                  vector(down.tolist())):
-        raise BadInput("itk-rtk geometry", got="refused", expected="a C-arm", remedy="report this pose")
-    return [_rtk_one(itk, rtk, geometry, v, carm) for v in volumes]
+    return itk, RTK
 
 
-def _rtk_one(itk: Any, rtk: Any, geometry: Any, volume: Volume, carm: CArm) -> Array:
+def rtk_filter(volume: Volume, carm: CArm, carm_from_patient: Float64) -> tuple[Any, ...]:
+    """itk-rtk's Joseph projector of a volume, ready to be updated, and what must live as long as it."""
+    itk, rtk = import_rtk()
     image = itk.image_view_from_array(np.array(volume.data))
     spacing = volume.spacing_mm
     image.SetSpacing(spacing.tolist())
@@ -98,9 +97,30 @@ def _rtk_one(itk: Any, rtk: Any, geometry: Any, volume: Volume, carm: CArm) -> A
     joseph = rtk.JosephForwardProjectionImageFilter[kind, kind].New()
     joseph.SetInput(0, blank.GetOutput())
     joseph.SetInput(1, image)
+    geometry = _rtk_geometry(itk, rtk, carm, carm_from_patient)
     joseph.SetGeometry(geometry)
+    return joseph, blank, image, geometry
+
+
+def rtk_picture(ready: tuple[Any, ...]) -> Array:
+    """The picture (h, w) float32 of what `rtk_filter` made."""
+    itk, _ = import_rtk()
+    joseph = ready[0]
     joseph.Update()
     return np.array(itk.array_from_image(joseph.GetOutput())[0], np.float32)
+
+
+def _rtk_geometry(itk: Any, rtk: Any, carm: CArm, carm_from_patient: Float64) -> Any:
+    patient_from_carm = Rigid.inverse(carm_from_patient)
+    geometry = rtk.ThreeDCircularProjectionGeometry.New()
+    point, vector = itk.Point[itk.D, 3], itk.Vector[itk.D, 3]
+    source = Rigid.apply(patient_from_carm, carm.source)
+    center = Rigid.apply(patient_from_carm, [0, 0, carm.sod_mm - carm.sdd_mm])
+    right, down = patient_from_carm[:3, 0], patient_from_carm[:3, 1]
+    if not geometry.AddProjection(point(source.tolist()), point(center.tolist()), vector(right.tolist()),
+                                  vector(down.tolist())):
+        raise BadInput("itk-rtk geometry", got="refused", expected="a C-arm", remedy="report this pose")
+    return geometry
 
 
 def _wire(shape: tuple[int, int]) -> Array:

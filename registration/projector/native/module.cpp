@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compiled half of registration/projector: picks the processor's path, shares rows among threads.
+// The compiled half of registration/projector: picks the processor's path, shares rows among the crew.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <mutex>
 #include <new>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "crew.hpp"
 #include "path.hpp"
 
 namespace nb = nanobind;
@@ -92,35 +91,6 @@ struct Buffer {
     float* release() { float* out = p; p = nullptr; return out; }
 };
 
-// Where a team's threads meet. They wait awake for a moment, then let others run.
-class Barrier {
-public:
-    explicit Barrier(int n) : n_(n) {}
-    void meet() {
-        const int round = round_.load();
-        if (arrived_.fetch_add(1) + 1 == n_) {
-            arrived_.store(0);
-            round_.fetch_add(1);
-            return;
-        }
-        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
-            if (spins > 1000) std::this_thread::yield();
-    }
-
-private:
-    const int n_;
-    std::atomic<int> arrived_{0}, round_{0};
-};
-
-// work(t, n, barrier) by n threads; each is given its own share, so their number changes no bit.
-template <class Work> static void team(int n, Work work) {
-    Barrier barrier(n);
-    std::vector<std::thread> others;
-    for (int t = 1; t < n; ++t) others.emplace_back([&, t] { work(t, barrier); });
-    work(0, barrier);
-    for (std::thread& t : others) t.join();
-}
-
 static nb::object array(Buffer& buffer, std::initializer_list<std::size_t> shape) {
     float* data = buffer.release();
     nb::capsule owner(data, [](void* p) noexcept { pool().give(static_cast<float*>(p)); });
@@ -144,6 +114,10 @@ static View view_of(int h, int w, const Numbers& numbers) {
     v.pv = static_cast<float>(n[24]), v.sdd = static_cast<float>(n[25]), v.sod = static_cast<float>(n[26]);
     return v;
 }
+
+constexpr int BAND = 32;  // rows that one thread works on before it takes others: their sums stay in its cache
+constexpr int MOST = 64;  // threads
+static int parts(int rows, int size) { return (rows + size - 1) / size; }
 
 // A picture as a numpy array, alone or with its Jacobian.
 struct Result {
@@ -171,8 +145,9 @@ static nb::object direct(Block planes, int h, int w, Numbers numbers, bool jacob
     Result result(h, w, jacobian);
     {
         nb::gil_scoped_release release;
-        const int n = std::clamp(threads, 1, h);
-        team(n, [&](int t, Barrier&) { p.direct(volume, view, result.out(), h * t / n, h * (t + 1) / n); });
+        Crew::run(std::clamp(threads, 1, MOST), {parts(h, 4)}, [&](int, int part, int) {
+            p.direct(volume, view, result.out(), 4 * part, std::min(h, 4 * part + 4));
+        });
     }
     return result.object();
 }
@@ -231,15 +206,13 @@ static nb::object sheared(nb::ndarray<const std::int16_t, nb::ndim<4>, nb::c_con
     {
         nb::gil_scoped_release release;
         const std::size_t cells = static_cast<std::size_t>(grid.h) * grid.pitch, own = scratch_bytes(grid) / sizeof(float) + 16;
-        // a thread for a part that takes about as long as starting it
-        const int useful = static_cast<int>(static_cast<double>(cells) * nz / 5e5) + 1;
-        const int n = std::clamp(threads, 1, std::min({h, grid.h, useful}));
+        const int n = static_cast<double>(cells) * nz < 1e6 ? 1 : std::clamp(threads, 1, MOST);  // 0.1 ms: not worth it
         Buffer sums((jacobian ? 5 : 1) * cells), five(jacobian ? 8 * cells : 1), scratch(n * (own / 16 * 16));
         const Sheared s{volume, view, grid, sums.p, five.p};
-        team(n, [&](int t, Barrier& barrier) {
-            p.shear(s, jacobian, grid.h * t / n, grid.h * (t + 1) / n, scratch.p + t * (own / 16 * 16));
-            barrier.meet();
-            p.warp(s, result.out(), h * t / n, h * (t + 1) / n);
+        Crew::run(n, {parts(grid.h, BAND), parts(h, BAND)}, [&](int stage, int part, int who) {
+            const int first = part * BAND;
+            if (stage == 0) p.shear(s, jacobian, first, std::min(grid.h, first + BAND), scratch.p + who * (own / 16 * 16));
+            else p.warp(s, result.out(), first, std::min(h, first + BAND));
         });
     }
     return result.object();
