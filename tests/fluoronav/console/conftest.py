@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from console_feed import ConsoleFeed, ReplayOf, recorded
+
+from fluoronav.console import ConsoleServer
 
 PLACES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -39,3 +42,22 @@ def page(browser: Any) -> Iterator[Any]:
     yield opened
     context.close()
     assert wrong == []
+
+
+@pytest.fixture
+def live() -> Iterator[tuple[ConsoleFeed, ConsoleServer]]:
+    feed = ConsoleFeed()
+    feed.push()
+    server = ConsoleServer(feed).start()
+    feed.play()
+    yield feed, server
+    feed.halt()
+    server.stop()
+
+
+@pytest.fixture
+def replay() -> Iterator[tuple[ReplayOf, ConsoleServer]]:
+    feed = recorded(24)
+    server = ConsoleServer(feed).start()
+    yield feed, server
+    server.stop()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from console_feed import counts, frame_at, pose_at, tree
 from real_run import real_run
-from test_page import amber, canvas_of, opened, path_is_seen, until, word
+from seen import amber, canvas_of, opened, path_is_seen, until, word
 
 from fluoronav.console import ConsoleServer
 from fluoronav.console.describe import describe_step
