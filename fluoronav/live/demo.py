@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from registration.shapes import Mesh, Polylines
 
 CARM = CArm.centered((512, 512), 0.6, sdd_mm=1100.0, sod_mm=750.0)
 AHEAD = 90  # frames made before they are due: 6 s at 15 fps, 47 MB
+LATE_S = 0.3  # a wait for the maker after which the pace starts anew
 EASY = 30  # from this many on the maker rests between frames, and leaves the processor to registration
 
 
@@ -54,15 +56,19 @@ class DemoSource:
         made: queue.Queue[Frame | BaseException] = queue.Queue(AHEAD)
         maker = threading.Thread(target=self._make, args=(made,), name="demo-patient", daemon=True)
         maker.start()
-        pace = Pace(self._stop)
-        for _ in range(self.frame_count):
+        pace, came = Pace(self._stop), time.monotonic()
+        for index in range(self.frame_count):
+            empty = made.empty()
             frame = self._next(made)
             if frame is None:
                 return
             if self._paced:
+                if index and empty and time.monotonic() - came > LATE_S:
+                    pace = Pace(self._stop)  # the maker stalled: go on at the run's pace, without a burst
                 pace.wait(frame.time_ns)
                 if self._stop.is_set():
                     return
+            came = time.monotonic()
             yield frame
         yield Gap(0.0, "the run of the demo patient is over", ended=True, state="hold")
 

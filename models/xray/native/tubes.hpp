@@ -5,7 +5,7 @@
 // is a cylinder of the mean radius, cut at the planes that halve the angle to its neighbors, so that a branch counts
 // nothing twice. With o + t d the ray (|d| = 1), a the unit axis through p and w = o - p:
 //     |(w + t d) - a ((w + t d) . a)| = r    is a quadratic in t; the cutting planes clip its interval.
-// Where branches overlap (forks), the intervals of a ray are joined: matter counts once, at the concentration met first.
+// Where branches overlap (forks), the intervals of a ray are joined: matter counts once, as concentrated as met first.
 // What bounds the speed: the quadratic at each (cylinder, pixel) pair, some 20 ns; contrast-filled arteries have 3e5.
 #pragma once
 #include <algorithm>

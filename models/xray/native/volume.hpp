@@ -7,7 +7,7 @@
 // Two materials: HU <= HU_SOFT is water of density 1 + HU/1000; above, a volume fraction f of cortical bone:
 //     f = (HU - HU_SOFT) / (HU_BONE - HU_SOFT),   water of density (1 - f) * (1 + HU_SOFT/1000)
 // What bounds the speed: four gathers a sample. Sixteen neighboring pixels walk together, so that they share cache
-// lines; about 1.5 ns a sample with AVX2.
+// lines; 3 ns a sample were measured (one EPYC core, 512 x 512 rays through 153 planes: 0.12 s).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -119,6 +119,36 @@ inline void line_integrals(const Grid& g, const Beam& beam, const Split& split, 
     });
 }
 
+// one row of voxels of deform(); line: displacement (voxels) at the coarse nodes of this row, three components
+EVERY_PROCESSOR inline void deform_row(const Grid& g, const float* line, int nodes, float ratio, int j, int k,
+                                       float* to) {
+    const float last_i = static_cast<float>(g.n[0] - 1), last_j = static_cast<float>(g.n[1] - 1);
+    const float last_k = static_cast<float>(g.n[2] - 1), last_node = static_cast<float>(nodes) - 1.001f;
+    const float fj = static_cast<float>(j), fk = static_cast<float>(k), per = 1 / ratio;
+    const int sj = g.n[0], sk = g.n[0] * g.n[1];
+    const float *di = line, *dj = line + nodes, *dk = line + 2 * nodes;
+    for (int i = 0; i < g.n[0]; ++i) {
+        const float at = std::min(static_cast<float>(i) * per, last_node);
+        const int n = static_cast<int>(at);
+        const float f = at - static_cast<float>(n);
+        float x = static_cast<float>(i) - (di[n] + f * (di[n + 1] - di[n]));
+        float y = fj - (dj[n] + f * (dj[n + 1] - dj[n])), z = fk - (dk[n] + f * (dk[n + 1] - dk[n]));
+        x = std::min(std::max(x, 0.0f), last_i);
+        y = std::min(std::max(y, 0.0f), last_j);
+        z = std::min(std::max(z, 0.0f), last_k);
+        const int xi = std::min(static_cast<int>(x), g.n[0] - 2), yi = std::min(static_cast<int>(y), g.n[1] - 2);
+        const int zi = std::min(static_cast<int>(z), g.n[2] - 2);
+        x -= static_cast<float>(xi), y -= static_cast<float>(yi), z -= static_cast<float>(zi);
+        const int p = zi * sk + yi * sj + xi;
+        const float* v = g.data;
+        const float y00 = v[p] + x * (v[p + 1] - v[p]), y10 = v[p + sj] + x * (v[p + sj + 1] - v[p + sj]);
+        const float y01 = v[p + sk] + x * (v[p + sk + 1] - v[p + sk]);
+        const float y11 = v[p + sk + sj] + x * (v[p + sk + sj + 1] - v[p + sk + sj]);
+        const float z0 = y00 + y * (y10 - y00), z1 = y01 + y * (y11 - y01);
+        to[i] = z0 + z * (z1 - z0);
+    }
+}
+
 // out(x) = volume(x - amplitude * d(x)); d in voxels (3 fields one behind the other: along i, j, k), given on a coarse
 // grid whose node (I, J, K) lies at voxel (ratio I, ratio J, ratio K); trilinear both; outside the volume its edge
 inline void deform(const Grid& g, const float* field, const int* coarse, float ratio, float amplitude, int threads,
@@ -146,26 +176,7 @@ inline void deform(const Grid& g, const float* field, const int* coarse, float r
                     std::copy(g.data + sk * k + sj * j, g.data + sk * k + sj * j + g.n[0], to);
                     continue;
                 }
-                for (int i = 0; i < g.n[0]; ++i) {
-                    const float ci = std::min(i / ratio, coarse[0] - 1.001f);
-                    const int I = static_cast<int>(ci);
-                    const float fi = ci - I;
-                    float x[3] = {static_cast<float>(i), static_cast<float>(j), static_cast<float>(k)}, f[3];
-                    int n[3];
-                    for (int c = 0; c < 3; ++c) {
-                        const float* d = line.data() + static_cast<std::size_t>(c) * coarse[0] + I;
-                        x[c] = std::min(std::max(x[c] - (d[0] + fi * (d[1] - d[0])), 0.0f),
-                                        static_cast<float>(g.n[c] - 1));
-                        n[c] = std::min(static_cast<int>(x[c]), g.n[c] - 2);
-                        f[c] = x[c] - static_cast<float>(n[c]);
-                    }
-                    const float* p = g.data + sk * n[2] + sj * n[1] + n[0];
-                    const float y00 = p[0] + f[0] * (p[1] - p[0]), y10 = p[sj] + f[0] * (p[sj + 1] - p[sj]);
-                    const float y01 = p[sk] + f[0] * (p[sk + 1] - p[sk]);
-                    const float y11 = p[sk + sj] + f[0] * (p[sk + sj + 1] - p[sk + sj]);
-                    const float z0 = y00 + f[1] * (y10 - y00), z1 = y01 + f[1] * (y11 - y01);
-                    to[i] = z0 + f[2] * (z1 - z0);
-                }
+                deform_row(g, line.data(), coarse[0], ratio, j, k, to);
             }
     });
 }
