@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from fluoronav.enhance import kernels
 from fluoronav.enhance.contrast import Contrast
 from fluoronav.enhance.denoise import Denoise, DenoiseSettings
 from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.mixing import Mix, available
 from fluoronav.enhance.motion import Motion
 from fluoronav.enhance.noise import Noise
 from fluoronav.enhance.work import Work
 from fluoronav.imaging.frame import Frame
+from registration.errors import BadInput
 from registration.geometry import read_only
 
 SATURATED = 0.98  # share of open pixels at the top of the range: nothing was measured
@@ -30,20 +32,38 @@ PAUSE_NS = 1_000_000_000  # a longer gap is a new run
 
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
-    """Which stages run (noise and contrast always do) and how the denoiser is set."""
+    """Which stages run (noise and contrast always do) and how the denoiser is set.
+
+    method: `classical`, `learned` (two nets choose the weights; needs OpenVINO), or `auto`: learned where it can
+    run, else classical with a badge that says why.
+    """
 
     motion: bool = True
     denoise: bool = True
     denoiser: DenoiseSettings = field(default_factory=DenoiseSettings)
+    method: Literal["auto", "classical", "learned"] = "classical"
 
     def describe(self) -> str:
         """One line for the header of a derived picture."""
         d = self.denoiser
         parts = ["variance stabilization"]
         parts += ["DIS motion"] if self.motion else []
-        parts += [f"motion-gated recursive filter (floor {d.floor:g}, gate {d.gate_low:g}-{d.gate_high:g}), "
-                  f"line-preserving spatial filter (least detail {d.detail_least:g})"] if self.denoise else []
+        if self.denoise and self.learned():
+            parts += ["recursive filter and line-preserving spatial filter, mixed by weights that two nets choose"]
+        elif self.denoise:
+            parts += [f"motion-gated recursive filter (floor {d.floor:g}, gate {d.gate_low:g}-{d.gate_high:g}), "
+                      f"line-preserving spatial filter (least detail {d.detail_least:g})"]
         return ", ".join(parts)
+
+    def learned(self) -> bool:
+        """Whether the learned denoiser runs. Raises BadInput where it is asked for and cannot."""
+        if self.method == "classical":
+            return False
+        why = available()
+        if why is not None and self.method == "learned":
+            raise BadInput("learned denoiser", got=why, expected="OpenVINO, compiled kernels and weights",
+                           remedy="pip install openvino, or choose the classical denoiser")
+        return why is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +84,12 @@ class Chain:
         self.stages: dict[str, Any] = {"noise": Noise()}
         if self.settings.motion and self.settings.denoise:
             self.stages["motion"] = Motion()
+        self.notes: tuple[str, ...] = ()
         if self.settings.denoise:
-            self.stages["denoise"] = Denoise(self.settings.denoiser)
+            learned = self.settings.learned()
+            self.stages["denoise"] = (Mix if learned else Denoise)(self.settings.denoiser)
+            if self.settings.method == "auto" and not learned:
+                self.notes = (f"classical denoiser: {available()}",)
         self.stages["contrast"] = Contrast()
 
     def step(self, state: ChainState | None, frame: Frame,
@@ -77,7 +101,7 @@ class Chain:
             restart = _restart(state, frame)
             if restart:
                 badges, state = [restart], None
-        work = Work(frame, badges=tuple(badges) if fault is None else (fault,))
+        work = Work(frame, badges=(*self.notes, *badges) if fault is None else (fault,))
         if not kernels.compiled:
             work = replace(work, badges=(*work.badges, "slow: compiled kernels are not built"))
         stages = dict(state.stages) if state is not None and fault is None else {}

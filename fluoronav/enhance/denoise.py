@@ -9,6 +9,7 @@ and displays correlate their noise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -66,6 +67,18 @@ class DenoiseState:
     previous: Array | None
 
 
+class Remembered(Protocol):
+    """What the states of all denoisers have."""
+
+    @property
+    def mean(self) -> Array:
+        """Mean of every pixel."""
+
+    @property
+    def variance(self) -> Array:
+        """Its variance in units of one frame's noise."""
+
+
 class Denoise:
     """Stage: motion-gated, motion-compensated recursion in time, and a line-preserving part in space."""
 
@@ -83,7 +96,7 @@ class Denoise:
         if state is None:
             mean, variance = y, np.full_like(y, item.excess)
         else:
-            before, doubt = self._before(state, item)
+            before, doubt = self.before(state, item)
             if state.previous is not None and item.excess == 1 and item.law_before is None:
                 calibration = calibrated(calibration, y, state.previous, item.frame.valid, self.settings)
             before, stepped = exposure_followed(before, y, item.frame.valid)
@@ -96,7 +109,7 @@ class Denoise:
         return (DenoiseState(mean, variance, calibration, learning),
                 replace(item, clean=clean, variance=out_variance, fresh=variance, badges=badges))
 
-    def _before(self, state: DenoiseState, item: Work) -> tuple[Array, Array]:
+    def before(self, state: Remembered, item: Work) -> tuple[Array, Array]:
         """State mean in the present law's scale, and the state's variance."""
         if item.law_before is None or item.law is None:
             return state.mean, state.variance
@@ -163,7 +176,7 @@ def share_left(kept: Array, calibration: Calibration) -> Array:
 
 def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settings: DenoiseSettings) -> Calibration:
     """The calibration with one more difference of frames, over the middle of the picture, in its running mean."""
-    middle = tuple(slice(max((n - CALIBRATED) // 2, 0), max((n - CALIBRATED) // 2, 0) + CALIBRATED) for n in y.shape)
+    middle = middle_of(y.shape)
     change = (y[middle] - previous[middle]) / np.float32(np.sqrt(2))
     valid = valid[middle]
     none = np.zeros_like(change)
@@ -181,6 +194,11 @@ def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settin
     share = 1 / (old.frames + 1)
     mixed = {key: (1 - share) * getattr(old, key) + share * value for key, value in found.items()}
     return Calibration(**mixed, frames=old.frames + 1)
+
+
+def middle_of(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The middle of a picture, CALIBRATED pixels a side at most."""
+    return tuple(slice(max((n - CALIBRATED) // 2, 0), max((n - CALIBRATED) // 2, 0) + CALIBRATED) for n in shape)
 
 
 def _bounded(value: float, white: float) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from fluoronav.enhance import reference
 _used: Any
 try:
     _used = import_module("fluoronav.enhance._kernels")
+    _used.set_threads(min(2, len(os.sched_getaffinity(0))))  # speed only: the bits are the same with any number
     compiled = True
 except ImportError:
     _used = reference
@@ -25,3 +27,14 @@ chosen = _used.chosen
 lookup = _used.lookup
 picture = _used.picture
 window = _used.window
+
+
+def set_threads(threads: int) -> None:
+    """How many threads share the rows of a picture; changes speed, never bits. Nothing happens where not compiled."""
+    if compiled:
+        _used.set_threads(threads)
+
+
+def mixing() -> Any:
+    """The compiled loops of the learned denoiser (native/mixing.cpp); None where they are not built."""
+    return _used if compiled else None

@@ -21,8 +21,9 @@ class Work:
     variance where it is noisier than the run, else 1);
     motion: flow (rows, columns, 2) px or None, trusted (uint8 flags, rows, columns) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
-    temporal average); contrast: line_integrals, sigma, display, raw_display, i0, i0_source, relative,
-    values (stored units).
+    temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
+    surroundings have the rest) where they were mixed; contrast: line_integrals, sigma, display, raw_display,
+    i0, i0_source, relative, values (stored units).
     """
 
     frame: Frame
@@ -35,6 +36,7 @@ class Work:
     clean: Array | None = None
     variance: Array | None = None
     fresh: Array | None = None
+    weights: Array | None = None
     values: Array | None = None
     line_integrals: Array | None = None
     sigma: Array | None = None

@@ -11,91 +11,21 @@
 //   alone) above what variance v explains, or beside such a line; `least` of it stays everywhere.
 //
 // Bound by the line averages: 12 x 11 additions a pixel from cache.
-#include "kernels.hpp"
+#include "filters.hpp"
+#include "mixing.hpp"
 
-#include <memory>
-#include <mutex>
-
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
-namespace nb = nanobind;
-using namespace nb::literals;
+using namespace nanobind::literals;
 
 namespace fluoronav {
 
-using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
-
-constexpr int kTile = 256;         // columns at a time
 constexpr float kShared = 1.0f;
 constexpr float kUnknown = 30.0f;  // variance of a pixel that has just changed: the new frame counts 30 : 1
 
-// Buffers that were given back, by size: a fresh 4 MB costs a thousand page faults, as long as a kernel takes.
-class Pool {
-  public:
-    using Buffer = std::vector<float>;
-    Buffer* take(std::size_t n) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (std::size_t i = free_.size(); i-- > 0;)
-            if (free_[i]->size() == n) {
-                Buffer* found = free_[i].release();
-                free_.erase(free_.begin() + std::ptrdiff_t(i));
-                return found;
-            }
-        return new Buffer(n);
-    }
-    void give(Buffer* buffer) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        free_.emplace_back(buffer);
-        if (free_.size() > kKept) free_.erase(free_.begin());
-    }
-
-  private:
-    static constexpr std::size_t kKept = 12;  // what one frame of the chain has in flight
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<Buffer>> free_;
-};
-
-static Pool& pool() {
-    static Pool* one = new Pool;  // never destroyed: arrays may outlive the module
-    return *one;
-}
-
-static Out make(int rows, int cols) {
-    Pool::Buffer* buffer = pool().take(std::size_t(rows) * cols);
-    nb::capsule owner(buffer, [](void* p) noexcept { pool().give(static_cast<Pool::Buffer*>(p)); });
-    return Out(buffer->data(), {std::size_t(rows), std::size_t(cols)}, owner);
-}
-
-FLUORONAV_CLONES
-static void innovation(const float* y, const float* m, const float* v, float frame, Padded& raw) {
-    for (int r = 0; r < raw.rows; ++r) {
-        float* out = raw.row(r);
-        const std::size_t at = std::size_t(r) * raw.cols;
-        for (int x = 0; x < raw.cols; ++x) out[x] = (y[at + x] - m[at + x]) / std::sqrt(frame + v[at + x]);
-    }
-    raw.repeat_borders();
-}
-
-FLUORONAV_CLONES
-static void blur3(const Padded& in, Padded& out) {
-    for (int r = 0; r < in.rows; ++r) blur3_row(in, r, out.row(r));
-    out.repeat_borders();
-}
-
-FLUORONAV_CLONES
-static void lines(const Padded& in, float* out) {
-    for (int x = 0; x < in.cols; x += kTile)
-        for (int r = 0; r < in.rows; ++r)
-            line_row(in, r, x, std::min(x + kTile, in.cols), out + std::size_t(r) * in.cols);
-}
-
 FLUORONAV_CLONES
 static void update(const float* __restrict y, const float* __restrict evidence, const float* __restrict m,
-                   const float* __restrict v, std::size_t n, float frame, float scale, float low, float high, float floor,
-                   float* __restrict m_out, float* __restrict v_out) {
-    for (std::size_t i = 0; i < n; ++i) {
+                   const float* __restrict v, std::size_t from, std::size_t to, float frame, float scale, float low,
+                   float high, float floor, float* __restrict m_out, float* __restrict v_out) {
+    for (std::size_t i = from; i < to; ++i) {
         const float z = std::fabs(evidence[i]) * scale;
         const float g = smoothstep(z, low, high);
         const float ignorance = (1 - g) * v[i] + g * kUnknown * frame;
@@ -105,36 +35,6 @@ static void update(const float* __restrict y, const float* __restrict evidence, 
         m_out[i] = m[i] + a * (y[i] - m[i]);
         v_out[i] = (1 - a) * (1 - a) * ignorance + a * a * frame;
     }
-}
-
-// A pixel beside strong evidence shares it: the flanks of a line change with it.
-FLUORONAV_CLONES
-static void widen(const Padded& size, float share, float* out) {
-    for (int r = 0; r < size.rows; ++r) {
-        const float *a = size.row(r - 1), *b = size.row(r), *c = size.row(r + 1);
-        float* __restrict o = out + std::size_t(r) * size.cols;
-        for (int x = 0; x < size.cols; ++x) {
-            float m = a[x] > c[x] ? a[x] : c[x];
-            m = b[x - 1] > m ? b[x - 1] : m;
-            m = b[x + 1] > m ? b[x + 1] : m;
-            m *= share;
-            o[x] = b[x] > m ? b[x] : m;
-        }
-    }
-}
-
-// |values| widened by their neighbors.
-static void widened(const float* values, int rows, int cols, std::vector<float>& out) {
-    static thread_local Padded size;
-    size.shape(rows, cols);
-    out.resize(std::size_t(rows) * cols);
-    for (int r = 0; r < rows; ++r) {
-        float* __restrict to = size.row(r);
-        const float* from = values + std::size_t(r) * cols;
-        for (int x = 0; x < cols; ++x) to[x] = std::fabs(from[x]);
-    }
-    size.repeat_borders();
-    widen(size, kShared, out.data());
 }
 
 // Evidence of change of y against a state: signed line mean of the blurred, normalized innovation.
@@ -159,38 +59,21 @@ static nb::tuple temporal(In y, In z, In m, In v, float frame, float scale, floa
     {
         nb::gil_scoped_release free;
         static thread_local std::vector<float> wide;
-        widened(z.data(), rows, cols, wide);
-        update(y.data(), wide.data(), m.data(), v.data(), std::size_t(rows) * cols, frame, scale, low, high, floor,
-               m_out.data(), v_out.data());
+        widened(z.data(), rows, cols, kShared, wide);
+        const float* strength = wide.data();
+        each_row(rows, [&](int r0, int r1) {
+            update(y.data(), strength, m.data(), v.data(), std::size_t(r0) * cols, std::size_t(r1) * cols, frame, scale,
+                   low, high, floor, m_out.data(), v_out.data());
+        });
     }
     return nb::make_tuple(m_out, v_out);
-}
-
-// base = 5x5 binomial of m (two 3x3 ones); detail = m - base.
-FLUORONAV_CLONES
-static void split(const float* m, Padded& detail, float* base) {
-    static thread_local Padded whole, once;
-    whole.shape(detail.rows, detail.cols);
-    once.shape(detail.rows, detail.cols);
-    for (int r = 0; r < whole.rows; ++r)
-        std::copy(m + std::size_t(r) * whole.cols, m + std::size_t(r + 1) * whole.cols, whole.row(r));
-    whole.repeat_borders();
-    blur3(whole, once);
-    for (int r = 0; r < whole.rows; ++r) {
-        float* b = base + std::size_t(r) * whole.cols;
-        blur3_row(once, r, b);
-        float* d = detail.row(r);
-        const float* w = whole.row(r);
-        for (int x = 0; x < whole.cols; ++x) d[x] = w[x] - b[x];
-    }
-    detail.repeat_borders();
 }
 
 FLUORONAV_CLONES
 static void join(const Padded& detail, const float* __restrict wide, const float* __restrict v,
                  float* __restrict base, float* __restrict kept, float line_scale, float point_scale, float low,
-                 float high, float least) {
-    for (int r = 0; r < detail.rows; ++r) {
+                 float high, float least, int r0, int r1) {
+    for (int r = r0; r < r1; ++r) {
         const std::size_t at = std::size_t(r) * detail.cols;
         const float* __restrict d = detail.row(r);
         for (int x = 0; x < detail.cols; ++x) {
@@ -218,8 +101,12 @@ static nb::tuple spatial(In m, In v, float line_scale, float point_scale, float 
         split(m.data(), detail, out.data());
         lines(detail, along.data());
         static thread_local std::vector<float> wide;
-        widened(along.data(), rows, cols, wide);
-        join(detail, wide.data(), v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least);
+        widened(along.data(), rows, cols, kShared, wide);
+        const float* strength = wide.data();
+        Padded& inside = detail;  // thread_local: the team must see the caller's
+        each_row(rows, [&, strength](int r0, int r1) {
+            join(inside, strength, v.data(), out.data(), kept.data(), line_scale, point_scale, low, high, least, r0, r1);
+        });
     }
     return nb::make_tuple(out, kept);
 }
@@ -250,39 +137,44 @@ static inline void cubic(float t, float* w) {
 
 // The state moved along the flow (from the last frame to this one) where that is trusted, with `price` added
 // to its variance; elsewhere as it is.
-static nb::tuple moved(In m, In v, nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu> flow,
-                       nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> trusted, float price) {
+static void move_rows(const float* from, const float* doubt, const float* flow, const std::uint8_t* trusted, float price,
+                      int rows, int cols, int r0, int r1, float* m_out, float* v_out) {
+    for (int r = r0; r < r1; ++r)
+        for (int x = 0; x < cols; ++x) {
+            const std::size_t i = std::size_t(r) * cols + x;
+            m_out[i] = from[i];
+            v_out[i] = doubt[i];
+            if (!trusted[i]) continue;
+            const float fx = std::min(std::max(x - flow[2 * i], 0.0f), float(cols - 1));
+            const float fy = std::min(std::max(r - flow[2 * i + 1], 0.0f), float(rows - 1));
+            const int ix = int(fx), iy = int(fy);
+            float wx[4], wy[4], sum = 0;
+            cubic(fx - ix, wx);
+            cubic(fy - iy, wy);
+            if (ix > 0 && iy > 0 && ix + 2 < cols && iy + 2 < rows) {
+                const float* l = from + std::size_t(iy - 1) * cols + ix - 1;
+                for (int b = 0; b < 4; ++b, l += cols)
+                    sum += wy[b] * ((wx[0] * l[0] + wx[1] * l[1]) + (wx[2] * l[2] + wx[3] * l[3]));
+            } else for (int b = 0; b < 4; ++b) {
+                const float* line = from + std::size_t(std::min(std::max(iy + b - 1, 0), rows - 1)) * cols;
+                float part = 0;
+                for (int a = 0; a < 4; ++a) part += wx[a] * line[std::min(std::max(ix + a - 1, 0), cols - 1)];
+                sum += wy[b] * part;
+            }
+            m_out[i] = sum;
+            v_out[i] = doubt[std::size_t(std::min(int(fy + 0.5f), rows - 1)) * cols +
+                             std::min(int(fx + 0.5f), cols - 1)] + price;
+        }
+}
+
+static nb::tuple moved(In m, In v, In3 flow, Flags trusted, float price) {
     const int rows = int(m.shape(0)), cols = int(m.shape(1));
     Out m_out = make(rows, cols), v_out = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        const float *from = m.data(), *doubt = v.data();
-        for (int r = 0; r < rows; ++r)
-            for (int x = 0; x < cols; ++x) {
-                const std::size_t i = std::size_t(r) * cols + x;
-                m_out.data()[i] = from[i];
-                v_out.data()[i] = doubt[i];
-                if (!trusted.data()[i]) continue;
-                const float fx = std::min(std::max(x - flow.data()[2 * i], 0.0f), float(cols - 1));
-                const float fy = std::min(std::max(r - flow.data()[2 * i + 1], 0.0f), float(rows - 1));
-                const int ix = int(fx), iy = int(fy);
-                float wx[4], wy[4], sum = 0;
-                cubic(fx - ix, wx);
-                cubic(fy - iy, wy);
-                if (ix > 0 && iy > 0 && ix + 2 < cols && iy + 2 < rows) {
-                    const float* l = from + std::size_t(iy - 1) * cols + ix - 1;
-                    for (int b = 0; b < 4; ++b, l += cols)
-                        sum += wy[b] * ((wx[0] * l[0] + wx[1] * l[1]) + (wx[2] * l[2] + wx[3] * l[3]));
-                } else for (int b = 0; b < 4; ++b) {
-                    const float* line = from + std::size_t(std::min(std::max(iy + b - 1, 0), rows - 1)) * cols;
-                    float part = 0;
-                    for (int a = 0; a < 4; ++a) part += wx[a] * line[std::min(std::max(ix + a - 1, 0), cols - 1)];
-                    sum += wy[b] * part;
-                }
-                m_out.data()[i] = sum;
-                v_out.data()[i] = doubt[std::size_t(std::min(int(fy + 0.5f), rows - 1)) * cols +
-                                        std::min(int(fx + 0.5f), cols - 1)] + price;
-            }
+        each_row(rows, [&](int r0, int r1) {
+            move_rows(m.data(), v.data(), flow.data(), trusted.data(), price, rows, cols, r0, r1, m_out.data(), v_out.data());
+        });
     }
     return nb::make_tuple(m_out, v_out);
 }
@@ -290,8 +182,8 @@ static nb::tuple moved(In m, In v, nb::ndarray<const float, nb::ndim<3>, nb::c_c
 // How much worse the second hypothesis about the state explains a frame, in units of expected variance.
 FLUORONAV_CLONES
 static void compare(const float* __restrict y, const float* __restrict m0, const float* __restrict v0,
-                    const float* __restrict m1, const float* __restrict v1, float frame, Padded& out) {
-    for (int r = 0; r < out.rows; ++r) {
+                    const float* __restrict m1, const float* __restrict v1, float frame, Padded& out, int r0, int r1) {
+    for (int r = r0; r < r1; ++r) {
         float* __restrict o = out.row(r);
         const std::size_t at = std::size_t(r) * out.cols;
         for (int x = 0; x < out.cols; ++x) {
@@ -300,13 +192,13 @@ static void compare(const float* __restrict y, const float* __restrict m0, const
             o[x] = d1 * d1 / (frame + v1[i]) - d0 * d0 / (frame + v0[i]);
         }
     }
-    out.repeat_borders();
 }
 
 FLUORONAV_CLONES
 static void choose(const Padded& worse, const float* __restrict m0, const float* __restrict v0,
-                   const float* __restrict m1, const float* __restrict v1, float* __restrict m, float* __restrict v) {
-    for (int r = 0; r < worse.rows; ++r) {
+                   const float* __restrict m1, const float* __restrict v1, float* __restrict m, float* __restrict v,
+                   int r0, int r1) {
+    for (int r = r0; r < r1; ++r) {
         const float* __restrict w = worse.row(r);
         const std::size_t at = std::size_t(r) * worse.cols;
         for (int x = 0; x < worse.cols; ++x) {
@@ -319,16 +211,22 @@ static void choose(const Padded& worse, const float* __restrict m0, const float*
 // Of two hypotheses about the state, the one that explains the frame better over 5x5 binomial pixels.
 static nb::tuple chosen(In y, In m0, In v0, In m1, In v1, float frame) {
     const int rows = int(m0.shape(0)), cols = int(m0.shape(1));
-    static thread_local Padded worse, soft;
+    static thread_local Padded own_worse, own_soft;
+    Padded &worse = own_worse, &soft = own_soft;
     worse.shape(rows, cols);
     soft.shape(rows, cols);
     Out m = make(rows, cols), v = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        compare(y.data(), m0.data(), v0.data(), m1.data(), v1.data(), frame, worse);
+        each_row(rows, [&](int r0, int r1) {
+            compare(y.data(), m0.data(), v0.data(), m1.data(), v1.data(), frame, worse, r0, r1);
+        });
+        worse.repeat_borders();
         blur3(worse, soft);
         blur3(soft, worse);
-        choose(worse, m0.data(), v0.data(), m1.data(), v1.data(), m.data(), v.data());
+        each_row(rows, [&](int r0, int r1) {
+            choose(worse, m0.data(), v0.data(), m1.data(), v1.data(), m.data(), v.data(), r0, r1);
+        });
     }
     return nb::make_tuple(m, v);
 }
@@ -349,11 +247,14 @@ static void look_up(const float* __restrict y, std::size_t n, const float* __res
     }
 }
 
-static Out lookup(In y, nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu> table, float start,
-                  float step) {
-    Out out = make(int(y.shape(0)), int(y.shape(1)));
+static Out lookup(In y, Table table, float start, float step) {
+    const int rows = int(y.shape(0)), cols = int(y.shape(1));
+    Out out = make(rows, cols);
     nb::gil_scoped_release free;
-    look_up(y.data(), y.shape(0) * y.shape(1), table.data(), int(table.shape(0)), start, step, out.data());
+    each_row(rows, [&](int r0, int r1) {
+        const std::size_t at = std::size_t(r0) * cols, n = std::size_t(r1 - r0) * cols;
+        look_up(y.data() + at, n, table.data(), int(table.shape(0)), start, step, out.data() + at);
+    });
     return out;
 }
 
@@ -377,15 +278,16 @@ static void look_up_three(const float* __restrict y, const float* __restrict var
     }
 }
 
-using Table = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
 static nb::tuple picture(In y, In variance, Table a, Table b, Table c, float start, float step) {
     const int rows = int(y.shape(0)), cols = int(y.shape(1));
     Out values = make(rows, cols), p = make(rows, cols), sigma = make(rows, cols);
     {
         nb::gil_scoped_release free;
-        look_up_three(y.data(), variance.data(), std::size_t(rows) * cols, a.data(), b.data(), c.data(),
-                      int(a.shape(0)), start, step, values.data(), p.data(), sigma.data());
+        each_row(rows, [&](int r0, int r1) {
+            const std::size_t at = std::size_t(r0) * cols, n = std::size_t(r1 - r0) * cols;
+            look_up_three(y.data() + at, variance.data() + at, n, a.data(), b.data(), c.data(), int(a.shape(0)), start,
+                          step, values.data() + at, p.data() + at, sigma.data() + at);
+        });
     }
     return nb::make_tuple(values, p, sigma);
 }
@@ -407,7 +309,9 @@ static nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<2>> window(In p, float low,
     nb::capsule owner(data, [](void* q) noexcept { delete[] static_cast<std::uint8_t*>(q); });
     {
         nb::gil_scoped_release free;
-        grey(p.data(), rows * cols, low, 255.0f / (high - low), data);
+        each_row(int(rows), [&](int r0, int r1) {
+            grey(p.data() + r0 * cols, std::size_t(r1 - r0) * cols, low, 255.0f / (high - low), data + r0 * cols);
+        });
     }
     return nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<2>>(data, {rows, cols}, owner);
 }
@@ -425,5 +329,8 @@ NB_MODULE(_kernels, module) {
     module.def("lookup", &fluoronav::lookup, "y"_a, "table"_a, "start"_a, "step"_a);
     module.def("picture", &fluoronav::picture, "y"_a, "variance"_a, "values"_a, "p"_a, "sigma"_a, "start"_a, "step"_a);
     module.def("window", &fluoronav::window, "p"_a, "low"_a, "high"_a);
+    module.def("set_threads", [](int threads) { fluoronav::Team::one().size(threads); }, "threads"_a);
+    module.def("threads", [] { return fluoronav::Team::one().size(); });
+    fluoronav::bind_mixing(module);
     module.def("spatial", &fluoronav::spatial, "m"_a, "v"_a, "line_scale"_a, "point_scale"_a, "low"_a, "high"_a, "least"_a);
 }

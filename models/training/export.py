@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How do trained weights become what ships? `python -m models.training.export CHECKPOINT [FOLDER]`.
+
+Two ONNX files, written node by node (no tracer, so that the same checkpoint gives the same bytes): features to
+coefficients, in time and in space. Convolutions and rectifiers only: what follows them is the kernels' work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.engines import WEIGHTS
+from models.networks.mixing import SPACE_FEATURES, SPACE_OUTPUTS, TIME_FEATURES, TIME_OUTPUTS, Chooser, Mixing
+from registration.geometry import Array
+
+NAMES = {"time": "mixing_time.onnx", "space": "mixing_space.onnx"}
+
+
+def export(net: Mixing, folder: Path) -> list[Path]:
+    """Writes both networks; (1, 7, rows, columns) -> (1, 3, rows / 2, columns / 2) and (1, 9, ...)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = []
+    for name, chooser, features, outputs in (("time", net.time, TIME_FEATURES, TIME_OUTPUTS),
+                                             ("space", net.space, SPACE_FEATURES, SPACE_OUTPUTS)):
+        out.append(folder / NAMES[name])
+        out[-1].write_bytes(_model(chooser, name, features, outputs))
+    return out
+
+
+def _model(chooser: Chooser, name: str, features: int, outputs: int) -> bytes:
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes, constants, last = [], [], "features"
+
+    def constant(key: str, value: Array) -> str:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), key))
+        return key
+
+    for k, layer in enumerate([*chooser.body, chooser.head]):
+        now = f"x{k}"
+        if isinstance(layer, nn.Conv2d):
+            weight = constant(f"w{k}", layer.weight.detach().numpy())
+            assert layer.bias is not None
+            bias = constant(f"b{k}", layer.bias.detach().numpy())
+            pad = int(layer.padding[0])
+            nodes.append(helper.make_node("Conv", [last, weight, bias], [now], kernel_shape=list(layer.kernel_size),
+                                          strides=list(layer.stride), pads=[pad] * 4,
+                                          dilations=list(layer.dilation)))
+        else:
+            nodes.append(helper.make_node("Relu", [last], [now]))
+        last = now
+    nodes[-1].output[0] = "coefficients"
+    graph = helper.make_graph(
+        nodes, f"mixing_{name}",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, features, "h", "w"])],
+        [helper.make_tensor_value_info("coefficients", TensorProto.FLOAT, [1, outputs, "g", "v"])], constants)
+    model = helper.make_model(graph, producer_name="fluoronav", opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def trained(checkpoint: Path) -> Mixing:
+    """The network of a checkpoint of models.training.recipe."""
+    net = Mixing()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["net"])
+    return net.eval()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=WEIGHTS)
+    given = parser.parse_args()
+    for path in export(trained(given.checkpoint), given.folder):
+        print(path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
