@@ -13,6 +13,7 @@ from overlays.renderer import Overlay
 from registration.geometry import Array, CArm, Float64, carm_from_patient_at
 
 AROUND_MM = 60.0  # points this far from the target must agree on the shift
+STILL_PX = 0.25  # anywhere in the picture: what the camera itself is held to; less is noise of the pose, not motion
 LEFT_PX = 1.0  # that a shift may leave unexplained: beyond it the overlay is drawn anew
 
 
@@ -47,6 +48,13 @@ class Drawing:
         from overlays.compose import shifted
 
         return shifted(self.draw(drawn.carm, drawn.carm_from_patient), *shift_px)
+
+
+def still(drawn: Drawn, carm: CArm, carm_from_patient: Float64) -> bool:
+    """Whether an earlier overlay still lies where it should, nowhere more than a quarter of a pixel off."""
+    from overlays.camera import moved_px
+
+    return carm == drawn.carm and moved_px(carm, drawn.carm_from_patient, carm_from_patient) <= STILL_PX
 
 
 def shift_between(drawn: Drawn, carm: CArm, carm_from_patient: Float64, target_mm: Float64) -> tuple[int, int] | None:

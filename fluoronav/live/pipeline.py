@@ -17,7 +17,7 @@ from fluoronav.enhance.chain import Chain
 from fluoronav.enhance.enhanced import Enhanced
 from fluoronav.imaging.frame import Frame
 from fluoronav.live.commands import commanded
-from fluoronav.live.drawing import Drawing, grey_picture, shift_between
+from fluoronav.live.drawing import Drawing, grey_picture, shift_between, still
 from fluoronav.live.finding import Finder
 from fluoronav.live.jobs import Job
 from fluoronav.live.scene import scene_of
@@ -153,20 +153,23 @@ class Pipeline:
         carm, pose = enhanced.carm, registration.carm_from_patient
         if registration.outcome is not Outcome.ACCEPTED or carm is None or pose is None:
             return state, nothing, _without_reuse(decisions)
-        reused = _reused(state, decisions)
+        earlier = state.drawn
+        same = earlier is not None and still(earlier, carm, pose)
         shift = None
-        if reused is not None and state.drawn is not None:
-            shift = shift_between(state.drawn, carm, pose, self.finder.target_mm)
+        if earlier is not None and not same and _reused(state, decisions) is not None:
+            shift = shift_between(earlier, carm, pose, self.finder.target_mm)
 
         def work() -> tuple[PipelineState, Overlay]:
-            if shift is not None and state.drawn is not None:
-                return state, self.drawing.moved(state.drawn, shift)
+            if earlier is not None and same:
+                return state, self.drawing.draw(carm, earlier.carm_from_patient)
+            if earlier is not None and shift is not None:
+                return state, self.drawing.moved(earlier, shift)
             return replace(state, drawn=Drawn(frame.index, carm, pose)), self.drawing.draw(carm, pose)
 
         after, overlay = _guarded(state, "overlay", work, badges)
         decisions = _without_reuse(decisions)
-        if overlay is not None and shift is not None and state.drawn is not None:
-            decisions += (Decision("overlay_reused", {"frame": state.drawn.frame, "shift_px": list(shift)}),)
+        if overlay is not None and earlier is not None and shift is not None:
+            decisions += (Decision("overlay_reused", {"frame": earlier.frame, "shift_px": list(shift)}),)
         return after, nothing if overlay is None else overlay, decisions
 
     def _picture(self, enhanced: Enhanced, overlay: Overlay) -> Array:
