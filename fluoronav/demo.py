@@ -121,7 +121,7 @@ class Demo:
             f"(95 %: {result['latency_ms_p95']:.0f} ms), {result['drops']} dropped",
             f"true target error {_mm(result['target_error_mm_median'])} mm median, "
             f"{_mm(result['target_error_mm_p95'])} mm at 95 %; in the picture's plane "
-            f"{_mm(result.get('projected_error_mm_median'))} and {_mm(result.get('projected_error_mm_p95'))} mm",
+            f"{_mm(result['target_projected_error_mm_median'])} and {_mm(result['target_projected_error_mm_p95'])} mm",
             f"replay: {result['replay']}",
             f"session: {result['session']}", f"report: {result['report']}"]
 
@@ -162,6 +162,10 @@ class SwitchedFeed:
     @property
     def layers(self) -> Any:
         return self._now.layers
+
+    @property
+    def tolerance_mm(self) -> float | None:
+        return getattr(self._now, "tolerance_mm", None)
 
     def latest(self) -> Step | None:
         return self._now.latest()
