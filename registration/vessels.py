@@ -82,12 +82,20 @@ class VesselModel:
         return self._settled(view, seen, skeleton, proposals, settings)
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
-        """The gated pose from the pose of the last frame: one refinement, no proposals around it."""
+        """The gated pose from the pose of the last frame: one refinement, no proposals around it.
+
+        Whether the tree is seen or its mirror was settled when that pose was accepted, and a tree does not turn
+        over between two frames: a pose that stayed near the last one is not asked again.
+        """
         skeleton = detect_vessels(view, self.widest_mm)
         refusal = _too_little(skeleton, view)
         if refusal:
             return Registration.lost(refusal, start=start.name)
         seen = Seen.of(skeleton, view.carm)
+        if start.name == "last":
+            followed = self._refined(seen, start.carm_from_patient, start)
+            if _near(followed.fit.pose, start.carm_from_patient):
+                return _gated(self, view, seen, skeleton, followed, None, None, settings)
         return self._settled(view, seen, skeleton, [start], settings)
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
@@ -282,6 +290,12 @@ def _tilted(pose: Float64, center: Float64) -> list[Float64]:
 def _same(a: Float64, b: Float64) -> bool:
     """Whether two poses are one for a person: closer in rotation than SINGLE_TURN_DEG (any shift in depth follows)."""
     return Rigid.angle_deg(a @ Rigid.inverse(b)) < SINGLE_TURN_DEG
+
+
+def _near(a: Float64, b: Float64) -> bool:
+    """Whether a pose lies as near to another as a tree moves between two frames: 3 deg, 15 mm, 40 mm in depth."""
+    xi = np.abs(Rigid.log(a @ Rigid.inverse(b)))
+    return bool(np.linalg.norm(xi[:3]) < np.radians(3) and xi[3:5].max() < 15 and xi[5] < 40)
 
 
 def _distinct(answers: Sequence[_Answer], most: int) -> list[_Answer]:
