@@ -67,8 +67,8 @@ class Demo:
         _claim(self.out)
         progress(0.05, "making the patient")
         patient: DemoPatient = DemoPatient.build(self.seed)
-        # the C-arm's pictures are computed in the background while the case is made
         self._source = DemoSource(patient, self.seconds, seed=self.seed, paced=True)
+        self._source.begin()  # in the background, while the case is made
         progress(0.4, "writing CT, vessels and path")
         files = write_demo_case_files(patient, self.out / "input")
         progress(0.5, "making the case")

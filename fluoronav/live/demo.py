@@ -50,12 +50,19 @@ class DemoSource:
                            secondary_deg=secondary_deg, seed=seed, threads=threads)
         self._paced, self._fps = paced, fps
         self._stop = threading.Event()
+        self._ahead: queue.Queue[Frame | BaseException] | None = None
+
+    def begin(self) -> None:
+        """Start making frames now, so that some are there when the first is asked for (the first breath is slow)."""
+        if self._ahead is None:
+            self._ahead = queue.Queue(AHEAD)
+            threading.Thread(target=self._make, args=(self._ahead,), name="demo-patient", daemon=True).start()
 
     def __iter__(self) -> Iterator[Frame | Gap]:
         """Frames in order, each when it is due; then a Gap that says that the run has ended."""
-        made: queue.Queue[Frame | BaseException] = queue.Queue(AHEAD)
-        maker = threading.Thread(target=self._make, args=(made,), name="demo-patient", daemon=True)
-        maker.start()
+        self.begin()
+        made, self._ahead = self._ahead, None  # a second iteration is a run of its own
+        assert made is not None
         pace, came = Pace(self._stop), time.monotonic()
         for index in range(self.frame_count):
             empty = made.empty()
