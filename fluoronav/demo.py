@@ -86,7 +86,7 @@ class Demo:
         recorder = SessionRecorder(self.session, case=self._case, pipeline_settings=pipeline.settings.to_json(),
                                    fingerprint=pipeline.fingerprint(), source_name=self._source.name,
                                    nominal_interval_s=self._source.nominal_interval_s)
-        self._run = LiveRun(pipeline, self._source, recorder=recorder)
+        self._run = LiveRun(pipeline, self._source, recorder=recorder, carm=self._source.scene.carm)
         self._feed.to(self._run)
         self._run.start()
         if self.port is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fluoronav.live.pipeline import Pipeline
     from fluoronav.live.run import LiveRun, Recorder
     from fluoronav.live.source import Source, Stated
+    from registration.geometry import CArm
 
 
 def live(
@@ -137,7 +138,7 @@ def _run(case: Case | None, settings: Any, source: Source, record: Path | None, 
 
     pipeline = Pipeline(case, settings)
     recorder = None if record is None else _recorder(record, pipeline, source)
-    run = LiveRun(pipeline, source, recorder=recorder)
+    run = LiveRun(pipeline, source, recorder=recorder, carm=_expected(source))
     server = None
     with _ends_on_sigterm(), contextlib.suppress(KeyboardInterrupt):
         try:
@@ -152,6 +153,16 @@ def _run(case: Case | None, settings: Any, source: Source, record: Path | None, 
             if server is not None:
                 server.stop()
     return run.summary() | {"session": None if record is None else str(record)}
+
+
+def _expected(source: Source) -> CArm | None:
+    """The C-arm of the pictures to come, where the source knows it beforehand."""
+    from fluoronav.live.demo import DemoSource
+    from fluoronav.live.sources import RunSource
+
+    if isinstance(source, DemoSource):
+        return source.scene.carm
+    return source.run.frames[0].carm if isinstance(source, RunSource) else None
 
 
 def _stay() -> None:

@@ -17,10 +17,11 @@ from fluoronav.live.settings import PipelineSettings
 from fluoronav.live.state import Doubt, JobsState, PipelineState
 from fluoronav.locate.models import center_of, model_for_case
 from fluoronav.locate.pictures import Picture, view_of
-from registration.geometry import Float64, Rigid, carm_from_patient_at
+from registration.geometry import CArm, Float64, Rigid, carm_from_patient_at
 from registration.model import Model, View
 from registration.result import Outcome, Registration
 from registration.tracker import Tracker, TrackerState
+from registration.volume_model import VolumeModel
 
 if TYPE_CHECKING:
     from fluoronav.case import Case
@@ -49,6 +50,11 @@ class Finder:
             self.model = model_for_case(case, settings.registration, by=settings.by)
             self.target_mm = self.model.target_mm
             self.center_mm = center_of(case, self.model.kind)[0]
+
+    def warm(self, carm: CArm | None) -> None:
+        """Prepare the model for pictures of a C-arm."""
+        if carm is not None and isinstance(self.model, VolumeModel):
+            self.model.prepare(carm)
 
     def step(self, state: PipelineState, frame: Frame, enhanced: Enhanced,
              results: Sequence[dict[str, Any]]) -> tuple[PipelineState, Registration, View | None]:

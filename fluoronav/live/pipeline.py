@@ -27,7 +27,7 @@ from fluoronav.live.step import Command, Decision, Step
 from fluoronav.live.untouched import untouched, windowed
 from overlays.renderer import Overlay
 from registration.errors import BadInput
-from registration.geometry import Array
+from registration.geometry import Array, CArm
 from registration.model import View
 from registration.result import Outcome, Registration
 
@@ -70,9 +70,10 @@ class Pipeline:
         return Step(frame, enhanced, registration, overlay, picture, clock.done(), tuple(dict.fromkeys(badges)),
                     commands, decisions)
 
-    def warm(self) -> None:
-        """Do once what is slow the first time only (OpenGL, libraries). Answers are the same without it; call it
-        from the thread that will step."""
+    def warm(self, carm: CArm | None = None) -> None:
+        """Do once what is slow the first time only (OpenGL, libraries; volumes for a C-arm, where it is known).
+        Answers are the same without it; call it from the thread that will step."""
+        self.finder.warm(carm)
         self.drawing.warm(self.finder.target_mm)
 
     # ---- long work, beside the step

@@ -28,7 +28,7 @@ from fluoronav.live.step import Command, Decision, Status, Step
 from fluoronav.live.untouched import untouched
 from overlays.renderer import Overlay
 from registration.errors import BadInput
-from registration.geometry import Array
+from registration.geometry import Array, CArm
 from registration.result import Outcome, Registration
 
 QUEUE = 2  # frames that may wait: a hiccup of two intervals is caught up, a slow machine shows what is new
@@ -60,12 +60,14 @@ class _Waiting:
 class LiveRun:
     """A live run of a pipeline on a source; the console's Feed. start(), then join() or stop()."""
 
-    def __init__(self, pipeline: Pipeline, source: Source, *, recorder: Recorder | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, *, recorder: Recorder | None = None,
+                 carm: CArm | None = None) -> None:
         self.pipeline, self.source, self.recorder = pipeline, source, recorder
         self.layers: Sequence[dict[str, Any]] = pipeline.layers
         self.measured = Measured()
         self._changed = threading.Condition()
         self._warm = threading.Event()
+        self._carm = carm
         self._queue: deque[_Waiting] = deque()
         self._commands: list[Command] = []
         self._latest: Step | None = None
@@ -252,7 +254,7 @@ class LiveRun:
 
     def _work(self) -> None:
         try:
-            self.pipeline.warm()
+            self.pipeline.warm(self._carm)
         except Exception as error:  # noqa: BLE001  the step will meet it again, and say it in a badge
             self._event("alarm", f"drawing failed at its first try ({type(error).__name__}: {error})")
         self._warm.set()
