@@ -255,7 +255,11 @@ def test_a_run_that_the_person_ends_closes_its_session(tmp_path: Path, how: sign
         for k in range(5):
             (folder / f"f{k}.png").write_bytes(png(k))
         assert until(lambda: path.stat().st_size > 100_000, 20)  # pictures are in it
-        time.sleep(0.5)
+        size, since = 0, time.monotonic()
+        while time.monotonic() - since < 2.0:  # all five, however slow the machine: nothing more comes
+            if path.stat().st_size != size:
+                size, since = path.stat().st_size, time.monotonic()
+            time.sleep(0.1)
         process.send_signal(how)
         out, err = process.communicate(timeout=20)
     finally:
