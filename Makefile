@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find registration fluoronav -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
+NATIVE := $(shell find registration fluoronav models -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name CMakeLists.txt) CMakeLists.txt pyproject.toml constraints.txt
 DEMO_ARGS ?=
+TEST_ARGS ?= -n 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test check bench clean doctor
