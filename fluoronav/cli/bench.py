@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +13,17 @@ def bench(
     name: Annotated[str | None, typer.Argument(help="Which benchmark (see --list).")] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Print the names and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
+    sheet: Annotated[Path | None, typer.Option(
+        "--sheet", help="With enhance: write a contact sheet of real runs before and after (PNG).")] = None,
 ) -> None:
     """Measure speed or accuracy and print the figures with unit and n."""
     from fluoronav.bench import BENCHES, run
     from fluoronav.cli.output import print_json, progress
     from registration.errors import BadInput
 
+    if sheet is not None:
+        _sheet(name, sheet)
+        return
     if list_them:
         for key in BENCHES:
             print(key)
@@ -38,3 +44,14 @@ def bench(
         value = "not measured" if figure["value"] is None else f"{figure['value']:.4g}"
         table.add_row(key, value, figure["unit"], str(figure["n"]), figure.get("note", ""))
     Console().print(table)
+
+
+def _sheet(name: str | None, path: Path) -> None:
+    from fluoronav.bench.enhance_sheet import sheet
+    from registration.errors import BadInput
+
+    if name != "enhance":
+        raise BadInput("contact sheet", got=name or "no benchmark", expected="bench enhance --sheet FILE",
+                       remedy="name the benchmark enhance")
+    sheet(path)
+    print(path)

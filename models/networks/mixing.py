@@ -101,7 +101,8 @@ class Mixing(nn.Module):
         slope = _up(5 * torch.exp(b_low.clamp(-2, 2)))
         gate = torch.sigmoid(_up(a_low) + slope * (wide - 3.5))
         floor = _up(0.02 + 0.2 * torch.sigmoid(f_low - 1.1))
-        ignorance = (1 - gate) * v + gate * UNKNOWN
+        opened = gate**3  # a gate that is ajar must not give back ignorance: 1 % of UNKNOWN is much
+        ignorance = (1 - opened) * v + opened * UNKNOWN
         a = torch.maximum(ignorance / (ignorance + 1), floor)
         return m + a * (y - m), (1 - a) ** 2 * ignorance + a * a, gate
 

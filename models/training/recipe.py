@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """y, clean, bare (batch, frames, rows, columns) in the scale of unit noise; device profile; flow; noise."""
+    """y, clean, bare (batch, frames, rows, columns) in the scale of unit noise; device profile; flow; noise;
+    rested (batch,): variance of the state that the first frame starts from."""
 
     y: Tensor
     clean: Tensor
@@ -59,6 +60,7 @@ class Batch:
     device: Tensor
     flow: Tensor
     noise: Noise
+    rested: Tensor
 
 
 def train(folder: Path, minutes: float, recipe: Recipe) -> Mixing:
@@ -88,7 +90,7 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Mixing:
 
 def _one(net: Mixing, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe) -> float:
     """One pass over a batch of scenes, the gradient cut every few frames."""
-    state = net.start(batch.y[:, :1])
+    state = _begun(net, batch)
     total, part = 0.0, torch.zeros(())
     for k in range(1, recipe.frames):
         flow = batch.flow[:, k] if bool(batch.flow[:, k].any()) else None
@@ -103,6 +105,14 @@ def _one(net: Mixing, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Re
             part = torch.zeros(())
             state = State(state.mean.detach(), state.variance.detach(), state.busy, state.lined)
     return total / (recipe.frames - 1)
+
+
+def _begun(net: Mixing, batch: Batch) -> State:
+    """The state before the second frame: as after a first one, or (half of the scenes) as after a long rest."""
+    first, truth = batch.y[:, :1], batch.clean[:, :1]
+    rested = batch.rested.view(-1, 1, 1, 1)
+    start = net.start(truth + (first - truth) * torch.sqrt(rested))
+    return replace(start, variance=start.variance * rested)
 
 
 def loss_of(clean: Tensor, batch: Batch, k: int, recipe: Recipe) -> Tensor:
@@ -135,7 +145,9 @@ def make_batch(recipe: Recipe, step: int, family: str = "train") -> Batch:
     y, clean, bare, device, flow = (torch.from_numpy(np.stack([p[i] for p in parts])) for i in range(5))
     levels = torch.tensor([p[5] for p in parts], dtype=torch.float32)
     evidence, line, point = (levels[:, i].view(-1, 1, 1, 1) for i in range(3))
-    return Batch(y, clean, bare, device, flow, Noise(evidence, line, point))
+    rested = np.where(random.random(recipe.batch) < 0.5, 1.0, random.choice([0.05, 0.1, 0.3], recipe.batch))
+    return Batch(y, clean, bare, device, flow, Noise(evidence, line, point),
+                 torch.from_numpy(rested.astype(np.float32)))
 
 
 def _sequence(seed: int, random: np.random.Generator, recipe: Recipe,
@@ -148,6 +160,7 @@ def _sequence(seed: int, random: np.random.Generator, recipe: Recipe,
     sd = detector.noise_sd()
     electronic = detector.electronic / sd  # the law of a file says what is measured: noise after the blur
     y, clean, bare = (_stabilized(x, electronic) / sd for x in (quanta, expected, signal(s.bare, detector)))
+    y = clean + np.float32(random.uniform(0.85, 1.15)) * (y - clean)  # laws are measured to some 10 %
     if random.random() < 0.5:  # eight bits: steps of up to 1.2 of the noise's standard deviation
         step = np.float32(random.uniform(0.3, 1.2))
         y = np.rint(y / step) * step

@@ -120,7 +120,7 @@ def _handled(device: Device, frames: int, random: Random, family: str) -> list[A
     points, kind = device.points, random.random()
     across = random.normal(0, 2.5 if family == "train" else 3.5, 2)
     out = []
-    jump = int(random.integers(2, frames))
+    jump = int(random.integers(2, max(frames, 3)))
     for k in range(frames):
         if kind < 0.3:
             moved = points

@@ -3,7 +3,7 @@
 //
 // Features are statistics of 4x4 pixels; the nets answer with coefficients for 8x8 pixels, here made bilinear:
 //   gate g = 1 / (1 + exp(-(A + S (z - 3.5)))), z the evidence of change of the pixel and its neighbors,
-//   v' = (1 - g) v + g * 30 R, a = max(v' / (v' + R), floor / R), m += a (y - m), v = (1 - a)^2 v' + a^2 R;
+//   v' = (1 - g^3) v + g^3 * 30 R, a = max(v' / (v' + R), floor / R), m += a (y - m), v = (1 - a)^2 v' + a^2 R;
 //   w = softmax over (mean, line, near, wide) of P_k + Q_k (line - 2.1) + R_k (point - 2.6), `near` at 0;
 //   out = sum of w_k c_k, its variance v * w' C w with the covariances C of the candidates of noise alone.
 // Blocks and cells beyond the picture repeat its last row and column. Bound by memory: about 20 passes.
@@ -163,7 +163,8 @@ static void time_row(const float* __restrict y, const float* __restrict z, const
         float strength = z[x] * scale;
         strength = strength < kCap ? strength : kCap;
         const float g = 1.0f / (1.0f + exponential(-(at[x] + slope[x] * (strength - 3.5f))));
-        const float ignorance = (1 - g) * v[x] + g * kGone * frame;
+        const float opened = g * g * g;  // a gate that is ajar must not give back ignorance
+        const float ignorance = (1 - opened) * v[x] + opened * kGone * frame;
         float a = ignorance / (ignorance + frame);
         const float floor = least[x] / frame;
         a = a > floor ? a : floor;
