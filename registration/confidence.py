@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.result import ErrorEstimate
-from registration.similarity import NormalEquations, Similarity
+from registration.similarity import Similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     prior = prior or IntrinsicPrior()
     pitch_v, pitch_u = carm.pitch_mm_row_col
     sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    both = np.concatenate([jacobian, _by_intrinsics(jacobian, carm)])
+    both = np.concatenate([jacobian, by_intrinsics(jacobian, carm)])
     normal = similarity.evaluate(moving, fixed, weight, both).normal
     unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
     if normal is None or not np.isfinite(normal.hessian).all():
@@ -76,7 +76,7 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     if not top > 0:
         return unseen
     inverse = np.linalg.inv(h + 1e-10 * top * np.eye(6)) * np.outer(scale, scale)
-    pose = inverse @ _scatter(normal, carm) @ inverse * misfit(agreement) ** 2
+    pose = inverse @ scatter(normal.scores[:, :6], carm) @ inverse * misfit(agreement) ** 2
     return Spread(pose + _FLOOR, inverse @ normal.hessian[:6, 6:], sds)
 
 
@@ -85,18 +85,19 @@ def misfit(agreement: float) -> float:
     return max(_LEAST, _MISFIT * (1 / max(agreement, 0.05) ** 2 - 1))
 
 
-def _scatter(normal: NormalEquations, carm: CArm) -> Float64:
-    """(6, 6): sum of g g' over pairs of cells, near pairs in full and ever less up to `_REACH` apart.
+def scatter(scores: Float64, carm: CArm) -> Float64:
+    """(n, n): sum of g g' over pairs of cells, near pairs in full and ever less up to `_REACH` apart;
+    scores (cells, n): the gradient's summands over the cells of one picture.
 
     Tissue that moved against the bone leaves residuals that agree over many cells: counted as independent
     they would make the pose look several times too sure. The triangular weight keeps the sum positive
     (Newey and West 1987; Conley 1999 for the plane).
     """
-    across = round(np.sqrt(len(normal.scores) * carm.shape[1] / carm.shape[0]))
-    while len(normal.scores) % across:  # the grid's own width, whatever the rounding
+    across = round(np.sqrt(len(scores) * carm.shape[1] / carm.shape[0]))
+    while len(scores) % across:  # the grid's own width, whatever the rounding
         across += 1
     # around their mean: at the optimum it is zero, before it it is what is left to descend
-    grid = (normal.scores[:, :6] - normal.scores[:, :6].mean(0)).reshape(-1, across, 6)
+    grid = (scores - scores.mean(0)).reshape(-1, across, scores.shape[1])
     reach = max(1, round(_REACH * across))
     triangle = 1 - np.abs(np.arange(-reach + 1, reach)) / reach
     near = ndimage.convolve1d(ndimage.convolve1d(grid, triangle, 0, mode="constant"), triangle, 1, mode="constant")
@@ -139,7 +140,7 @@ def length_bound(covariance: Float64, share: float = 0.95) -> float:
     return float(np.sqrt(stats.gamma.ppf(share, mean**2 / variance, scale=variance / mean)))
 
 
-def _by_intrinsics(jacobian: Array, carm: CArm) -> Array:
+def by_intrinsics(jacobian: Array, carm: CArm) -> Array:
     """(3, h, w): derivatives of a computed picture by ln SDD and by the principal point's u and v, px.
 
     They need the picture's derivatives by u and v, taken from the Jacobian (6, h, w) instead of from

@@ -145,8 +145,8 @@ class VolumeModel:
 
     def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
-        coarse = _distinct([(solve(self.problem(ladder, COARSE), [s.carm_from_patient]), s.name) for s in starts])
-        middle = _distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
+        coarse = distinct([(solve(self.problem(ladder, COARSE), [s.carm_from_patient]), s.name) for s in starts])
+        middle = distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
         solution, name = middle[0]
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
         final = solve(self.problem(ladder, FINE[1:]), solution.room_from_body)
@@ -278,7 +278,7 @@ def _checked(starts: Sequence[Start]) -> list[Start]:
     return [Start(Rigid.checked(s.carm_from_patient, f"start ({s.name})"), s.name) for s in starts]
 
 
-def _distinct(solutions: Sequence[tuple[Solution, str]]) -> list[tuple[Solution, str]]:
+def distinct(solutions: Sequence[tuple[Solution, str]]) -> list[tuple[Solution, str]]:
     """Best first; of those within 2 deg and 10 mm of each other (depth 30 mm) only the best."""
     out: list[tuple[Solution, str]] = []
     for solution, name in sorted(solutions, key=lambda s: -s[0].values[-1]):
