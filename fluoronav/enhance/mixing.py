@@ -8,7 +8,9 @@ them at full resolution. Every output pixel is a convex combination of data.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import cv2
 import numpy as np
@@ -29,6 +31,7 @@ from fluoronav.enhance.work import Work
 from models.engines import WEIGHTS, Engine, installed, open_engine
 from registration.geometry import Array
 
+NETS = ("time", "space")
 CELL = 8  # pixels that a coefficient stands for
 FORGET = 0.8  # of `busy` that a frame leaves
 RESERVE = 1.10  # on the variance: weights are chosen by the same noise that they average (bench enhance, coverage)
@@ -57,9 +60,15 @@ def available() -> str | None:
         return "compiled kernels are not built"
     if "openvino" not in installed():
         return "OpenVINO is not installed"
-    if not all((WEIGHTS / f"mixing_{net}.onnx").is_file() for net in ("time", "space")):
+    if not all((WEIGHTS / f"mixing_{net}.onnx").is_file() for net in NETS):
         return "its weights are missing"
     return None
+
+
+def fingerprint() -> dict[str, str]:
+    """What the bits of the learned denoiser depend on beside the kernels: engine, its version, weights (sha256)."""
+    return {"engine": "openvino", "version": version("openvino") if "openvino" in installed() else "not installed",
+            **{net: hashlib.sha256((WEIGHTS / f"mixing_{net}.onnx").read_bytes()).hexdigest() for net in NETS}}
 
 
 class Mix:

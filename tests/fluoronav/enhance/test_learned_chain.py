@@ -68,6 +68,13 @@ def test_a_step_of_exposure_neither_smears_nor_blinds() -> None:
 
 
 @learned
+def test_the_fingerprint_names_engine_and_weights() -> None:
+    told = mixing.fingerprint()
+    assert told["engine"] == "openvino" and told["version"][0].isdigit()
+    assert len(told["time"]) == len(told["space"]) == 64 and told["time"] != told["space"]
+
+
+@learned
 @pytest.mark.parametrize("shape", [(97, 83), (64, 200), (41, 40)])
 def test_any_size_of_picture_goes_through(shape: tuple[int, int]) -> None:
     pixels = scenes.counts(scenes.body(256)[: shape[0], : shape[1]], np.random.default_rng(0))
