@@ -31,12 +31,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluoronav needs Python >= 3.11, got " + sys.version.split()[0] + "; give make PYTHON=python3.12 or the like")'
 	$(PYTHON) -m venv $(VENV)
 
+# pip compiles to bytecode on one core and in series with everything else: half of its time
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/(tests?|torch|sympy|mpmath)/'
+
 $(VENV)/.base: $(VENV)/bin/python $(NATIVE)
-	$(PIP) install -q -c constraints.txt -e .
+	$(PIP) install -q --no-compile -c constraints.txt -e .
+	-$(COMPILE) $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') registration models overlays fluoronav
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(PIP) install -q -c constraints.txt -e '.[train,test,check]'
+	$(PIP) install -q --no-compile -c constraints.txt -e '.[train,test,check]'
 	touch $@
 
 clean:
