@@ -28,7 +28,8 @@ from registration.volume_model import COARSE, FINE, GATE_EDGE_PX, Ladder, Plan, 
 
 Intrinsics = Literal["stated", "shared", "each"]
 # Bodies part from each other where one pose for all has ended, 12 mm of breathing off.
-PARTED = (Plan(64, COARSE[-1].similarity, 10), Plan(128, FINE[0].similarity, 8), FINE[1])
+PARTED = (Plan(64, COARSE[-1].similarity, 6), Plan(128, FINE[0].similarity, 8), FINE[1])
+_BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of either part against the other
 # SDD and principal point are told by edges all over the picture. No robust weights: noise gives them a slope, and
 # they follow a wrong geometry (simulated chests: 0.4 % of SDD and 4 mm off, 0.05 % and 0.5 mm without).
 CARMS = Plan(128, Correlation(gradient=True, patch_px=16), 6)
@@ -121,8 +122,8 @@ class JointModel:
         solution, name = middle[0]
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
         final = solve(_problem(one, views, FINE[1:]), solution.room_from_body)
-        if whole is not None and len(self._models) > 1:
-            final = solve(_problem(self._models, views, PARTED), final.room_from_body * len(self._models))
+        if len(self._models) > 1:
+            final, rivals = self._parted(views, final.room_from_body[0])
         which = tuple(range(len(views.ladders))) if self.intrinsics == "each" else self._alike(views)
         fits = self._fits(views, final.room_from_body)
         doubt = None
@@ -135,6 +136,27 @@ class JointModel:
             if normal is not None:
                 doubt = stated(normal, self.prior, min(f.agreement for f in fits))
         return _Found(views, final.room_from_body, fits, doubt, which, rivals, name)
+
+    def _parted(self, views: _Views, pose: Float64) -> tuple[Solution, tuple[Float64, ...]]:
+        """Every body's own pose, from the one they had together; and other poses of the first that fit as well.
+
+        The common pose lies with the part that shows most, so either may be the one that is off; vertebrae look
+        alike, so a descent alone may end at the neighbor.
+        """
+        others = len(self._models) - 1
+        starts = []
+        for mm in _BREATHS_MM:
+            breath = pose @ Rigid.translation(0, 0, mm)
+            starts.append((breath, *(pose,) * others))
+            if mm:
+                starts.append((pose, *(breath,) * others))
+        coarse = [solve(_problem(self._models, views, PARTED[:1]), s) for s in starts]
+        coarse.sort(key=lambda s: -s.values[-1])
+        sharper = _problem(self._models, views, PARTED[1:2])
+        middle = distinct([(solve(sharper, s.room_from_body), "") for s in coarse[:5]], mm=3.0)
+        best = middle[0][0]
+        rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > best.values[-1] - 0.01)
+        return solve(_problem(self._models, views, PARTED[2:]), best.room_from_body), rivals
 
     def _alike(self, views: _Views) -> tuple[int, ...]:
         """Which C-arm made each view: one for all if `shared`, else views stated alike are taken for one."""
@@ -181,8 +203,8 @@ class JointModel:
 
     def _picture(self, carm: CArm, place: Float64, poses: Sequence[Float64]) -> Array:
         """The sum of all bodies, (h, w) float32."""
-        return np.asarray(sum(_renderer(m)(carm, place @ p, False)[0] for m, p in zip(self._models, poses, strict=True)),
-                          np.float32)
+        pictures = [_renderer(m)(carm, place @ p, False)[0] for m, p in zip(self._models, poses, strict=True)]
+        return np.asarray(sum(pictures[1:], pictures[0]), np.float32)
 
     def _fits(self, views: _Views, poses: Sequence[Float64]) -> tuple[Fit, ...]:
         """How well each view is explained by all bodies together."""

@@ -278,15 +278,15 @@ def _checked(starts: Sequence[Start]) -> list[Start]:
     return [Start(Rigid.checked(s.carm_from_patient, f"start ({s.name})"), s.name) for s in starts]
 
 
-def distinct(solutions: Sequence[tuple[Solution, str]]) -> list[tuple[Solution, str]]:
-    """Best first; of those within 2 deg and 10 mm of each other (depth 30 mm) only the best."""
+def distinct(solutions: Sequence[tuple[Solution, str]], *, mm: float = 10.0) -> list[tuple[Solution, str]]:
+    """Best first; of those within 2 deg and 10 mm (or `mm`) of each other, three times that in depth, only the best."""
     out: list[tuple[Solution, str]] = []
     for solution, name in sorted(solutions, key=lambda s: -s[0].values[-1]):
-        if all(_apart(solution.room_from_body[0], kept.room_from_body[0]) for kept, _ in out):
+        if all(_apart(solution.room_from_body[0], kept.room_from_body[0], mm) for kept, _ in out):
             out.append((solution, name))
     return out
 
 
-def _apart(a: Float64, b: Float64) -> bool:
+def _apart(a: Float64, b: Float64, mm: float) -> bool:
     xi = np.abs(Rigid.log(a @ Rigid.inverse(b)))
-    return bool(np.linalg.norm(xi[:3]) > np.radians(2) or xi[3:5].max() > 10 or xi[5] > 30)
+    return bool(np.linalg.norm(xi[:3]) > np.radians(2) or xi[3:5].max() > mm or xi[5] > 3 * mm)

@@ -16,7 +16,12 @@ def register(
     all_frames: Annotated[bool, typer.Option("--all-frames", help="register every frame")] = False,
     carm: Annotated[list[Path] | None, typer.Option(help="geometry of pictures, JSON; one a view")] = None,
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file of poses")] = "angles",
-    joint: Annotated[bool, typer.Option("--joint", help="one pose for all files")] = False,
+    joint: Annotated[bool, typer.Option("--joint", help="one pose for all files (views of a CT)")] = False,
+    intrinsics: Annotated[str, typer.Option(
+        help="with --joint: SDD and principal point as stated, estimated for one C-arm (shared) or for each view "
+             "(stated, shared, each)")] = "stated",
+    bodies: Annotated[str, typer.Option(
+        help="the CT as one body, or its spine apart from the tissue that breathes (one, spine)")] = "one",
     by: Annotated[str | None, typer.Option(help="implant, volume or vessels, where the case has several")] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(
         help="point in the patient frame (L P S, mm) where errors are stated")] = None,
@@ -38,14 +43,16 @@ def register(
 
     from fluoronav.case import Case
     from fluoronav.cli.output import print_json, progress, tell
-    from fluoronav.locate import Options, expand, register_frames
+    from fluoronav.locate import Options, expand, register_frames, register_together
     from registration.errors import BadInput
     from registration.model import Settings
 
-    _checked(by, joint, tolerance_mm, index, all_frames)
+    _checked(by, tolerance_mm, index, all_frames)
+    _checked_together(joint, intrinsics, bodies)
     options = Options(
         init=init, index=index, all_frames=all_frames, carm_files=tuple(carm or ()), sdd_mm=sdd, sod_mm=sod,
         pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
+        joint=joint, intrinsics=intrinsics, bodies=bodies,  # type: ignore[arg-type]
         target_mm=None if target is None else np.array(target, float),
         settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm))
     opened = Case.open(case)
@@ -57,7 +64,8 @@ def register(
     if not runs:
         raise BadInput("frames", got="none", expected="at least one picture", remedy="name files or folders")
     with progress("register", quiet=json_) as report:
-        found = register_frames(opened, runs, options, progress=report, say=tell)
+        found = (register_together(opened, runs, options, say=tell) if joint or bodies != "one"
+                 else register_frames(opened, runs, options, progress=report, say=tell))
     if overlay is not None:
         from fluoronav.locate.drawing import write_overlays
 
@@ -72,18 +80,33 @@ def register(
         raise typer.Exit(1)
 
 
-def _checked(by: str | None, joint: bool, tolerance_mm: float, index: int | None, all_frames: bool) -> None:
+def _checked(by: str | None, tolerance_mm: float, index: int | None, all_frames: bool) -> None:
     from registration.errors import BadInput
 
-    if by not in (None, "implant", "volume", "vessels"):
-        raise BadInput("--by", got=by, expected="implant, volume or vessels", remedy="choose one of them")
-    if joint:
-        raise BadInput("--joint", got="a joint registration", expected="files registered one by one",
-                       remedy="leave --joint out: this version registers each view by itself")
+    if by is not None:
+        _choice("--by", by, ("implant", "volume", "vessels"))
     if not tolerance_mm > 0:
         raise BadInput("--tolerance-mm", got=tolerance_mm, expected="a number above 0", remedy="give mm, such as 5")
     if index is not None and all_frames:
         raise BadInput("--index and --all-frames", got="both", expected="one of them", remedy="choose one")
+
+
+def _checked_together(joint: bool, intrinsics: str, bodies: str) -> None:
+    from registration.errors import BadInput
+
+    _choice("--intrinsics", intrinsics, ("stated", "shared", "each"))
+    _choice("--bodies", bodies, ("one", "spine"))
+    if intrinsics != "stated" and not joint:
+        raise BadInput("--intrinsics", got=f"{intrinsics} without --joint", expected="two or more views",
+                       remedy="add --joint")
+
+
+def _choice(name: str, got: str, allowed: tuple[str, ...]) -> None:
+    from registration.errors import BadInput
+
+    if got not in allowed:
+        raise BadInput(name, got=got, expected=", ".join(allowed[:-1]) + f" or {allowed[-1]}",
+                       remedy="choose one of them")
 
 
 def _table(entries: list[dict[str, Any]]) -> None:

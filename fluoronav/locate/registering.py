@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fluoronav.imaging import Run, open_run
 from fluoronav.locate.models import Kind, center_of, kinds_to_try, model_for_case
@@ -28,7 +28,8 @@ LONGEST = {"implant": 1024, "volume": 512, "vessels": 512}  # pixels a side: wha
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person may choose for `register`. init: `angles`, `search`, or a path."""
+    """What a person may choose for `register`. init: `angles`, `search`, or a path. joint, intrinsics and bodies
+    are for `register_together`."""
 
     init: str = "angles"
     index: int | None = None
@@ -41,6 +42,9 @@ class Options:
     angles_in: str = "patient"
     by: Kind | None = None
     target_mm: Float64 | None = None
+    joint: bool = False
+    intrinsics: Literal["stated", "shared", "each"] = "stated"
+    bodies: Literal["one", "spine"] = "one"
     settings: Settings = field(default_factory=Settings)
 
 

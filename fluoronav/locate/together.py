@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pose for several files: what `register --joint` and `--bodies spine` do, on a case's CT."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fluoronav.imaging import Frame, Run
+from fluoronav.locate.models import center_of, kinds_of, model_for_case
+from fluoronav.locate.pictures import Picture, pictures_of, view_of
+from fluoronav.locate.registering import LONGEST, Located, Options, entry_of
+from fluoronav.locate.starts import InitEntry, read_init, starts_for
+from registration.errors import BadGeometry, BadInput
+from registration.geometry import Float64, Rigid, carm_from_room
+from registration.joint import Joint, JointModel, RoomView
+from registration.model import Start
+from registration.volume_model import VolumeModel
+
+if TYPE_CHECKING:
+    from fluoronav.case import Case
+
+
+def register_together(case: Case, runs: Sequence[Run], options: Options, *,
+                      say: Callable[[str], None] = lambda line: None) -> list[Located]:
+    """One answer for each run, all from one pose of the patient in the room; with one run, just the bodies.
+
+    Where each C-arm stands comes from its gantry angles, or carm_from_room of its --carm file; all share one
+    isocenter. Raises BadInput, BadGeometry.
+    """
+    _possible(case, runs, options)
+    whole = model_for_case(case, options.settings, by="volume", target_mm=options.target_mm)
+    assert isinstance(whole, VolumeModel)
+    center, what = center_of(case, "volume")
+    pictures = [next(iter(pictures_of(run, index=options.index))) for run in runs]
+    places = [_place(run, picture.frame) for run, picture in zip(runs, pictures, strict=True)]
+    if options.init == "angles":
+        say(f"assumed: the isocenter is at {what}, {center.round(1).tolist()} mm (L, P, S)")
+    for run, picture in zip(runs, pictures, strict=True):
+        say(f"{run.name}: registered on {picture.note}")
+    model = JointModel(_bodies(whole, options, say), intrinsics=options.intrinsics)
+    begin = time.perf_counter()
+    views = [RoomView(view_of(p, LONGEST["volume"]), place) for p, place in zip(pictures, places, strict=True)]
+    starts = _starts(whole, runs, pictures, views, center, options)
+    found = model.register(views, starts, options.settings, whole=whole)
+    elapsed = (time.perf_counter() - begin) * 1000
+    return [_located(run, picture, view, found, n, elapsed)
+            for n, (run, picture, view) in enumerate(zip(runs, pictures, views, strict=True))]
+
+
+def _possible(case: Case, runs: Sequence[Run], options: Options) -> None:
+    if options.by not in (None, "volume") or "volume" not in kinds_of(case):
+        raise BadInput("joint registration", got=options.by or " and ".join(kinds_of(case)) or "an empty case",
+                       expected="a case with a CT", remedy="register implants and vessels view by view")
+    if options.all_frames:
+        raise BadInput("--all-frames", got="with --joint or --bodies", expected="one picture of each run",
+                       remedy="choose it with --index")
+    for run in runs:
+        if run.geometry_error is not None:
+            raise run.geometry_error
+    if options.joint and len(runs) < 2:
+        raise BadInput("--joint", got=f"{len(runs)} file", expected="two or more views of the same patient",
+                       remedy="name more files, or leave --joint out")
+    if not options.joint and len(runs) > 1:
+        raise BadInput("--bodies", got=f"{len(runs)} files", expected="one file, or --joint for several views",
+                       remedy="add --joint where the patient lay still between them")
+
+
+def _place(run: Run, frame: Frame) -> Float64:
+    """carm_from_room of a picture."""
+    if run.carm_from_room is not None:
+        return run.carm_from_room
+    if frame.angles is None:
+        raise BadGeometry(f"{run.name}, gantry angles", got="none", expected="primary and secondary angle, or "
+                          "carm_from_room", remedy="state where the C-arm stands with --carm FILE")
+    return carm_from_room(frame.angles.primary_deg, frame.angles.secondary_deg)
+
+
+def _bodies(whole: VolumeModel, options: Options, say: Callable[[str], None]) -> VolumeModel | dict[str, VolumeModel]:
+    if options.bodies == "one":
+        return whole
+    from registration.bodies import spine_and_rest, spine_of
+
+    spine = spine_of(whole.attenuation)
+    target = spine.middle_mm if whole.target_assumed else whole.target_mm
+    say("derived: the CT is split into its spine and the rest; the answer is the pose of the spine")
+    if whole.target_assumed:
+        say(f"assumed: errors are stated at the middle of the spine, {target.round(1).tolist()} mm (L, P, S)")
+    return {name: VolumeModel(part, target, threads=options.settings.threads)
+            for name, part in spine_and_rest(whole.attenuation, spine).items()}
+
+
+def _starts(whole: VolumeModel, runs: Sequence[Run], pictures: Sequence[Picture], views: Sequence[RoomView],
+            center: Float64, options: Options) -> list[Start]:
+    """Poses of the first view: from angles or a search in it; from a file, what every view's pose says of it."""
+    if options.init in ("angles", "search"):
+        return list(starts_for(whole, views[0].view, runs[0], pictures[0].frame, center, options.settings,
+                               options.init))
+    entries: Sequence[InitEntry] = read_init(options.init, [str(run.path) for run in runs])
+    first = views[0].carm_from_room
+    poses = [first @ Rigid.inverse(v.carm_from_room) @ e.carm_from_patient
+             for v, e in zip(views, entries, strict=True)]
+    # a single pose for all files can only be the first view's
+    return [Start(p, "file") for p in (poses[:1] if len({id(e) for e in entries}) == 1 else poses)]
+
+
+def _located(run: Run, picture: Picture, view: RoomView, found: Joint, n: int, elapsed_ms: float) -> Located:
+    answer = found.registrations[n]
+    entry: dict[str, Any] = entry_of(answer, file=str(run.path), index=picture.index, elapsed_ms=elapsed_ms)
+    entry |= {"by": "volume", "picture": picture.note, "joint_views": len(found.registrations),
+              "carm_from_room": view.carm_from_room, "room_from_patient": found.room_from_patient}
+    if answer.bodies:
+        entry["bodies"] = {name: np.asarray(pose) for name, pose in answer.bodies.items()}
+    if found.carm_sd:
+        k = round(picture.values.shape[0] / view.view.carm.shape[0])
+        sd, carm = found.carm_sd[found.which[n]], found.carms[n]
+        u, v = carm.principal_px_u_v
+        entry["carm"] = {"sdd_mm": carm.sdd_mm, "sdd_sd_mm": carm.sdd_mm * sd[0],
+                         "principal_px_u_v": [(u + 0.5) * k - 0.5, (v + 0.5) * k - 0.5],
+                         "principal_sd_mm_u_v": [sd[1], sd[2]]}
+    return Located(entry, answer, picture)
