@@ -145,7 +145,7 @@ def test_commands_are_answered_on_the_last_picture_when_no_new_one_comes() -> No
 
 def test_savings_are_taken_when_steps_are_late_and_left_when_they_are_not() -> None:
     step = Pipeline(None).step(frame_of(0))
-    late, early = (replace(step, timings={"total": ms, "enhance": 20.0, "overlay": 40.0}) for ms in (95.0, 20.0))
+    late, early = (replace(step, timings={"total": ms, "enhance": 30.0, "overlay": 40.0}) for ms in (95.0, 20.0))
     clock = Deadlines(0.1)
     for _ in range(3 * PATIENCE["up"]):
         clock.done(replace(late, timings={"total": 95.0, "enhance": 9.0, "overlay": 9.0}), None)
@@ -265,7 +265,8 @@ def test_a_run_that_the_person_ends_closes_its_session(tmp_path: Path, how: sign
     finally:
         process.kill()
     assert process.returncode == 0 and "Traceback" not in err
-    assert json.loads(out)["frames"] == 5
+    told = json.loads(out)
+    assert told["frames"] + told["drops"] == 5  # a machine that is busy may drop, and says so
     session = Session.open(path)
-    assert session.frame_count == 5
-    assert np.array_equal(session.frames[4].pixels, frame_of(4).pixels)
+    assert session.frame_count == told["frames"] > 0
+    assert np.array_equal(session.frames[session.frame_count - 1].pixels, frame_of(4).pixels)
