@@ -18,9 +18,8 @@ from registration.geometry import Array, Float64, Volume, read_only, water_atten
 _CELL_MM = 3.0
 _BONE = 1.25  # of water's attenuation: above muscle and most contrast, below spongy bone
 _MOST = 0.5  # more than that above it counts no more: metal, contrast and dense bone are no more spine than spongy bone
-_ARCH_MM = 8.0  # the densest place is the arch of the vertebrae; their middle lies that much before it
 _STEP_MM = 3.0  # aside, from one layer of 3 mm to the next
-RADIUS_MM, SOFT_MM = 30.0, 10.0  # of the mask: vertebra with its processes; from whole to nothing in twice that
+RADIUS_MM, SOFT_MM = 36.0, 10.0  # of the mask: vertebra with its processes; from whole to nothing in twice that
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def spine_of(attenuation: Volume) -> Spine:
     blurred = ndimage.gaussian_filter(grid, np.array([12.0, 12.0, 15.0]) / _CELL_MM, mode="constant")
     course = ndimage.gaussian_filter1d(_ridge(blurred).astype(float), 20.0 / _CELL_MM, axis=0, mode="nearest")
     heads = low[2] + _CELL_MM * np.arange(grid.shape[2])
-    return Spine(read_only(heads, np.float64), read_only(low[:2] + _CELL_MM * course - [0, _ARCH_MM], np.float64))
+    return Spine(read_only(heads, np.float64), read_only(low[:2] + _CELL_MM * course, np.float64))
 
 
 def _ridge(blurred: Float64) -> Array:
