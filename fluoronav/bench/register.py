@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often, how well and how fast is a volume found? From starts near and far, and from none."""
+"""How often, how well and how fast is a volume found? From starts near and far, from none, apart from tissue that
+breathes, and in two views."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 
 import numpy as np
 
+from fluoronav.bench import biplane, bodies, recipe
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.bench.real_chest import CARM, chest_volume, register_many
 from fluoronav.bench.truth import Physics, fluoroscopy, random_view, target_errors, targets_around
@@ -16,21 +18,26 @@ from registration.model import Settings, View
 from registration.result import Outcome
 from registration.volume_model import VolumeModel
 
-STARTS, SEARCHES = 100, 100
+STARTS, SEARCHES = 100, 30
 
 
 def figures(progress: Progress) -> dict[str, Figure]:
-    """`register.*` from 10 deg / 20 mm and 20 deg / 40 mm / 100 mm depth; `search.*` from no start."""
+    """`register.*` from 10 deg / 20 mm and 20 deg / 40 mm / 100 mm depth; `search.*` from no start; `bodies.*`,
+    `biplane.*`. Some four minutes."""
     chest = chest_volume(progress)
-    near, _, times, _ = register_many(chest, STARTS, (10.0, 20.0, None), lambda s, t: progress(0.35 * s, t), seed=7)
-    far, _, _, _ = register_many(chest, STARTS, (20.0, 40.0, 100.0), lambda s, t: progress(0.35 + 0.35 * s, t), seed=8)
+    near, _, times, _ = register_many(chest, STARTS, (10.0, 20.0, None), lambda s, t: progress(0.25 * s, t), seed=7)
+    far, _, _, _ = register_many(chest, STARTS, (20.0, 40.0, 100.0),
+                                 lambda s, t: progress(0.25 + 0.25 * s, t), seed=8)
     return {
         "register.success_10_20": Figure(float((near < 1).mean()), "share", STARTS),
         "register.success_20_40": Figure(float((far < 1).mean()), "share", STARTS),
         "register.error_mm_median": Figure(float(np.median(near)), "mm", STARTS),
         "register.ms_median": Figure(float(np.median(times)), "ms", STARTS),
         "register.ms_p95": Figure(float(np.quantile(times, 0.95)), "ms", STARTS),
-        **search(chest, SEARCHES, lambda s, t: progress(0.7 + 0.3 * s, t)),
+        **recipe.figures(chest, float(np.median(times)), lambda s, t: progress(0.5 + 0.05 * s, t)),
+        **search(chest, SEARCHES, lambda s, t: progress(0.55 + 0.15 * s, t)),
+        **bodies.figures(chest, lambda s, t: progress(0.7 + 0.15 * s, t)),
+        **biplane.figures(chest, lambda s, t: progress(0.85 + 0.15 * s, t)),
     }
 
 
