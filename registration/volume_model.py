@@ -164,6 +164,8 @@ class VolumeModel:
         ladder = Ladder(View(view.line_integrals, weight, view.carm, view.relative))
         if ladder.fault():
             return answer
+        if self._fit(ladder, pose).agreement < answer.fit.agreement + _CONTRAST_MARGIN / 2:
+            return answer  # the misfit is elsewhere
         solution = solve(self.problem(ladder, plans), [pose])
         again = self._answer(ladder, solution, plans[-1], answer.start, answer.rivals, settings)
         return again if again.fit.agreement > answer.fit.agreement + _CONTRAST_MARGIN else answer
@@ -192,14 +194,18 @@ class VolumeModel:
                 settings: Settings) -> _Answer:
         pose = solution.room_from_body[0]
         carm = ladder.carm(last.edge_px)
-        sight, noise = ladder.halves(GATE_EDGE_PX)
-        picture, _ = self.render(sight.carm)(sight.carm, pose, False)
-        fit = fit_of(picture, sight.fixed, sight.weight, noise)
+        fit = self._fit(ladder, pose)
         spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
                            solution.jacobians[0], carm, agreement=fit.agreement)
         error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
         evidence = Evidence(fit, spread, error, rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread, rivals, start)
+
+    def _fit(self, ladder: Ladder, pose: Float64) -> Fit:
+        """How well a view is explained at a pose."""
+        sight, noise = ladder.halves(GATE_EDGE_PX)
+        picture, _ = self.render(sight.carm)(sight.carm, pose, False)
+        return fit_of(picture, sight.fixed, sight.weight, noise)
 
 
 @dataclass(frozen=True, slots=True)

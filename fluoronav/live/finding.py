@@ -26,7 +26,8 @@ from registration.volume_model import VolumeModel
 if TYPE_CHECKING:
     from fluoronav.case import Case
 
-LONGEST = {"implant": 1024, "volume": 512, "vessels": 512}  # pixels a side: what each method resolves
+# pixels a side of what is followed; a CT is followed at 128 and judged from twice that
+FOLLOWED = {"implant": 1024, "volume": 256, "vessels": 512}
 NO_CASE = "no case"
 
 
@@ -79,7 +80,7 @@ class Finder:
     def view(self, frame: Frame, enhanced: Enhanced) -> View:
         """What is tracked: the raw or the enhanced picture, at the size that the model resolves."""
         assert self.model is not None
-        longest = LONGEST[self.model.kind]
+        longest = FOLLOWED[self.model.kind]
         if self.settings.view == "raw" or enhanced.values is None:
             return view_of(frame, longest)
         return view_of(Picture(enhanced.values, frame, frame.index, "enhanced"), longest)
