@@ -17,7 +17,7 @@ from registration.model import Settings, Start, View
 from registration.result import Outcome
 from registration.volume_model import VolumeModel
 
-COUNT, BREATH_MM = 20, 12.0
+COUNT, BREATH_MM = 10, 12.0
 CARM = CArm.centered((256, 256), 1.2, 1020.0, 765.0)
 _STILL_MM, _FREE_MM = 32.0, 72.0  # of the spine's course: up to here nothing moves, from there all of it
 

@@ -18,12 +18,12 @@ from registration.model import Settings, View
 from registration.result import Outcome
 from registration.volume_model import VolumeModel
 
-STARTS, SEARCHES = 100, 30
+STARTS, SEARCHES = 30, 20
 
 
 def figures(progress: Progress) -> dict[str, Figure]:
     """`register.*` from 10 deg / 20 mm and 20 deg / 40 mm / 100 mm depth; `search.*` from no start; `bodies.*`,
-    `biplane.*`. Some four minutes."""
+    `biplane.*`. Some six minutes."""
     chest = chest_volume(progress)
     near, _, times, _ = register_many(chest, STARTS, (10.0, 20.0, None), lambda s, t: progress(0.25 * s, t), seed=7)
     far, _, _, _ = register_many(chest, STARTS, (20.0, 40.0, 100.0),
