@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 
 from fluoronav.live.step import Decision, Step
 
@@ -23,6 +24,7 @@ class Deadlines:
         self.interval_s = interval_s
         self.rung = 0
         self._ms: deque[float] = deque(maxlen=8)
+        self._stages: deque[dict[str, float]] = deque(maxlen=15)  # a second: one slow step is no habit
         self._late = self._slack = 0
         self._drawn: int | None = None
         self._again = False
@@ -42,14 +44,19 @@ class Deadlines:
         self._again = not reused  # at most every second overlay is used again
         budget = 1000 * (self.interval_s or interval_s or UNKNOWN_INTERVAL_S)
         self._ms.append(step.timings.get("total", 0.0))
+        self._stages.append(step.timings)
         usual = sum(self._ms) / len(self._ms)
         self._late = self._late + 1 if usual > LATE * budget else 0
         self._slack = self._slack + 1 if usual < SLACK * budget else 0
         if self._late >= PATIENCE["up"] and self.rung < len(RUNGS):
-            if step.timings.get(STAGE[RUNGS[self.rung]], 0.0) > WORTH * budget:
+            if self._usual(STAGE[RUNGS[self.rung]]) > WORTH * budget:
                 self.rung += 1
                 self._ms.clear()
             self._late = 0
         elif self._slack >= PATIENCE["down"] and self.rung > 0:
             self.rung, self._slack = self.rung - 1, 0
             self._ms.clear()
+
+    def _usual(self, stage: str) -> float:
+        """What a stage usually takes, ms."""
+        return float(median(timings.get(stage, 0.0) for timings in self._stages))
