@@ -180,7 +180,8 @@ def _ends_on_sigterm() -> Any:
 
     @contextlib.contextmanager
     def handled() -> Any:
-        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        # not by way of SIGINT: a shell's background job ignores that
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
         finally:

@@ -251,7 +251,10 @@ def test_a_run_that_the_person_ends_closes_its_session(tmp_path: Path, how: sign
 
     folder, path = tmp_path / "in", tmp_path / "s.mcap"
     folder.mkdir()
-    args = [sys.executable, "-m", "fluoronav", "live", "-", str(folder), "--headless", "--json", "--record", str(path)]
+    # the tests themselves may be a background job, whose children ignore SIGINT: as in a terminal, then
+    heeding = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+               "from fluoronav.cli.app import main; main()")
+    args = [sys.executable, "-c", heeding, "live", "-", str(folder), "--headless", "--json", "--record", str(path)]
     process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert until(path.exists, 30)
