@@ -12,7 +12,7 @@ from fluoronav.live.step import Decision, Step
 RUNGS = ("overlay", "motion", "denoise")
 STAGE = {"overlay": "overlay", "motion": "enhance", "denoise": "enhance"}  # whose time a rung saves
 WORTH = 0.25  # of the interval, that this stage takes at least: less would spoil the picture for little
-LATE, SLACK = 0.9, 0.7  # of the interval: above the first the next rung is taken, below the second the last left
+LATE, SLACK = 0.9, 0.8  # of the interval: above the first the next rung is taken, below the second the last left
 PATIENCE = {"up": 4, "down": 20}  # steps in a row that must agree: quick to save, slow to spend again
 UNKNOWN_INTERVAL_S = 1 / 15
 

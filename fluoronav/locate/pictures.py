@@ -17,6 +17,7 @@ from fluoronav.imaging.intensity import of_values
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Array
 from registration.model import View
+from registration.volume_model import binned
 
 BLOCK = 8  # pixels: means over blocks show motion long before single pixels do
 STILL_SIGMAS = 6.0  # of a block's noise; by chance once in 10^9
@@ -73,19 +74,7 @@ def view_of(picture: Picture | Frame, longest: int = 512) -> View:
     k = max(1, round(max(frame.carm.shape) / longest))
     if k == 1:
         return View(integrals, weight, frame.carm, relative)
-    return View(*_binned(integrals, weight, k), frame.carm.binned(k), relative)
-
-
-def _binned(image: Array, weight: Array, k: int) -> tuple[Array, Array]:
-    """Means of k x k blocks over the pixels that carry signal, and their share."""
-    rows, cols = (n // k * k for n in image.shape)
-
-    def blocks(a: Array) -> Array:
-        return np.asarray(a[:rows, :cols].reshape(rows // k, k, cols // k, k).mean((1, 3)))
-
-    share = blocks(weight)
-    mean = blocks(image * weight) / np.maximum(share, 1e-6)
-    return np.where(share > 0, mean, blocks(image)).astype(np.float32), share
+    return View(*binned(integrals, weight, k), frame.carm.binned(k), relative)
 
 
 def _single(run: Run, k: int, note: str) -> Picture:
