@@ -63,8 +63,12 @@ class Demo:
         from fluoronav.case import create_case
         from fluoronav.live.demo import DemoSource, write_demo_case_files
         from models.patient import DemoPatient
+        from overlays.renderer import why_not_vtk
 
         _claim(self.out)
+        reason = why_not_vtk()
+        if reason is not None:
+            self.say(f"the overlay is drawn as plain lines: {reason}")
         progress(0.05, "making the patient")
         patient: DemoPatient = DemoPatient.build(self.seed)
         self._source = DemoSource(patient, self.seconds, seed=self.seed, paced=True)

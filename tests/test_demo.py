@@ -52,3 +52,17 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     done = fluoronav("demo", "--headless", "--seconds", 1, "--out", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another folder" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_without_opengl_the_demo_says_so_and_draws_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluoronav.session.session import Session
+
+    monkeypatch.setenv("FLUORONAV_NO_OPENGL", "1")
+    done = fluoronav("demo", "--headless", "--seconds", 3, "--json", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    assert "plain lines" in done.stderr
+    with Session.open(Path(json.loads(done.stdout)["session"])) as session:
+        drawn = [session.record(k) for k in range(session.frame_count)]
+    assert {r["overlay_method"] for r in drawn} <= {"lines", "none"}
+    assert any("plain lines" in badge for r in drawn for badge in r["badges"])
