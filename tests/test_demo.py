@@ -59,7 +59,7 @@ def test_without_opengl_the_demo_says_so_and_draws_lines(tmp_path: Path, monkeyp
     from fluoronav.session.session import Session
 
     monkeypatch.setenv("FLUORONAV_NO_OPENGL", "1")
-    done = fluoronav("demo", "--headless", "--seconds", 3, "--json", "--out", tmp_path / "demo")
+    done = fluoronav("demo", "--headless", "--seconds", 6, "--json", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     assert "plain lines" in done.stderr
     with Session.open(Path(json.loads(done.stdout)["session"])) as session:
