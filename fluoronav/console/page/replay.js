@@ -9,7 +9,7 @@ const FREQUENT = "drop"; // the kind of event that may come with every frame
 const PLOT = { top: 22, high: 56, error: "#e6edf2", latency: "#8fd0ff", tick: "#aebbc6" };
 
 export class Replay {
-  #line = null; #picture = null; #position = 0; #playing = false; #dragging = false;
+  #line = null; #picture = null; #position = 0; #playing = false; #dragging = false; #wanted = null;
 
   constructor(send) {
     this.send = send;
@@ -57,8 +57,17 @@ export class Replay {
     if (status.position !== null) this.at(status.position);
   }
 
-  // The frame on the screen.
+  // The frame that the server shows. One that was on its way when another was asked for says nothing new: two quick
+  // steps are two.
   at(position) {
+    const wanted = this.#wanted;
+    if (wanted && position !== wanted.frame && !this.#playing && performance.now() < wanted.until) return;
+    this.#wanted = null;
+    this.#show(position);
+  }
+
+  // The frame on the screen.
+  #show(position) {
     this.#position = position;
     if (document.activeElement !== this.scrubber || this.#playing) this.scrubber.value = position;
     const last = Math.max(0, this.count - 1);
@@ -73,7 +82,8 @@ export class Replay {
     const wanted = Math.max(0, Math.min(this.count - 1, frame));
     this.scrubber.value = wanted;
     this.send({ type: "command", kind: "seek", value: wanted });
-    this.at(wanted);
+    this.#wanted = { frame: wanted, until: performance.now() + 1500 };
+    this.#show(wanted);
   }
 
   step(by) {
