@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find registration fluoronav models -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name CMakeLists.txt) CMakeLists.txt pyproject.toml constraints.txt
 DEMO_ARGS ?=
+# the page's tests wait for a browser that draws on these same cores: they come after, alone
 TEST_ARGS ?= -n 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -13,7 +14,8 @@ demo: $(VENV)/.base
 	$(BIN)/fluoronav demo $(DEMO_ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest $(TEST_ARGS) -m "not browser"
+	$(BIN)/python -m pytest -m browser
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
