@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,25 +12,10 @@ from typing import Any
 Progress = Callable[[float, str], None]  # share done 0..1, what is being done
 
 
-def plain(value: Any) -> Any:
-    """The value as plain JSON types: arrays as lists, NaN and infinity as null, enums as values."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if hasattr(value, "value"):
-        return plain(value.value)
-    return str(value)
-
-
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
+    from fluoronav.session.coding import plain
+
     print(json.dumps(plain(value), allow_nan=False), flush=True)
 
 

@@ -36,7 +36,7 @@ THUMB = 32  # blocks along each side of the small pictures that other machines a
 
 
 def plain(value: Any) -> Any:
-    """The value as plain JSON types: arrays as lists, NaN and infinity as null."""
+    """The value as plain JSON types: arrays as lists, NaN and infinity as null, enums as values."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -138,6 +138,7 @@ def mask_to_plain(valid: Array) -> dict[str, Any] | None:
 
 
 def mask_from_plain(value: Mapping[str, Any] | None, shape: tuple[int, int]) -> Array:
+    """The mask (rows, columns) bool that was stored; None stands for one that is open everywhere."""
     if value is None:
         return np.ones(shape, bool)
     rows, columns = value["shape"]
@@ -184,6 +185,7 @@ def frame_from_plain(record: Mapping[str, Any], pixels: Array, valid: Array, sou
 
 
 def registration_to_plain(found: Registration) -> dict[str, Any]:
+    """An answer as plain JSON: outcome, why, pose, covariance, bounds at the target (mm) and what led there."""
     error = found.error
     return plain({
         "outcome": found.outcome.value, "why": found.why, "carm_from_patient": found.carm_from_patient,

@@ -159,7 +159,7 @@ def test_femur_is_not_taken_for_the_tibia_nor_left_for_right(shared_data: Path, 
 
 
 def test_poses_go_through_json_as_the_scorer_reads_them(phantom: list[Located]) -> None:
-    from fluoronav.cli.output import plain
+    from fluoronav.session.coding import plain
 
     back = json.loads(json.dumps(plain({"frames": [one.entry for one in phantom]}), allow_nan=False))
     assert [Path(f["file"]).name for f in back["frames"]] == list(RUNS)
