@@ -8,8 +8,7 @@
 // source and the shift r x source.
 static void write_row(const View& view, const Out& out, int row, int u0, int n, const float* s, const float* x0,
                       const float* x1, const float* y0, const float* y1) {
-    const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(view.h) * view.w;
-    const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * view.w + u0;
+    const std::ptrdiff_t pixels = out.apart, first = static_cast<std::ptrdiff_t>(row - out.first) * view.w + u0;
     const float* m = view.m;
     const float wy = view.ay + row * view.pv, wz = -view.sdd;
     float* const image = out.image + first;

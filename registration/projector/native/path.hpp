@@ -36,9 +36,12 @@ struct View {
     float ax, pu, ay, pv, sdd, sod;
 };
 
+// Where rows of pixels go: a whole picture, or a band of it that begins with row `first` and is used up at once.
 struct Out {
-    float* image;      // h * w
-    float* jacobian;   // 6 * h * w, or null
+    float* image;          // [row - first][w]
+    float* jacobian;       // six such planes, `apart` floats from one to the next, or null
+    int first;
+    std::ptrdiff_t apart;
 };
 
 using Rows = void (*)(const Planes&, const View&, const Out&, int row0, int row1);
