@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How is a frame cleaned? noise -> motion -> denoise -> contrast, each a pure step with a state of its own.
+"""How is a frame cleaned? noise -> motion -> denoise -> display, each a pure step with a state of its own.
 
 `Chain(settings).step(state, frame) -> (state, Enhanced)`; state None is a reset. The same frames give the
 same bits. A frame that cannot be used (constant, saturated) comes back as it is, with a badge, and the
@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fluoronav.enhance import kernels
-from fluoronav.enhance.contrast import Contrast
 from fluoronav.enhance.denoise import Denoise, DenoiseSettings
+from fluoronav.enhance.display import Display
 from fluoronav.enhance.enhanced import Enhanced
 from fluoronav.enhance.mixing import Mix, available
 from fluoronav.enhance.motion import Motion
@@ -32,7 +32,7 @@ PAUSE_NS = 1_000_000_000  # a longer gap is a new run
 
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
-    """Which stages run (noise and contrast always do) and how the denoiser is set.
+    """Which stages run (noise and display always do) and how the denoiser is set.
 
     method: `classical`, `learned` (two nets choose the weights; needs OpenVINO), or `auto`: learned where it can
     run, else classical with a badge that says why.
@@ -90,7 +90,7 @@ class Chain:
             self.stages["denoise"] = (Mix if learned else Denoise)(self.settings.denoiser)
             if self.settings.method == "auto" and not learned:
                 self.notes = (f"classical denoiser: {available()}",)
-        self.stages["contrast"] = Contrast()
+        self.stages["display"] = Display()
 
     def step(self, state: ChainState | None, frame: Frame,
              skip: Collection[str] = ()) -> tuple[ChainState | None, Enhanced]:
@@ -107,7 +107,7 @@ class Chain:
         stages = dict(state.stages) if state is not None and fault is None else {}
         failed = list(state.failed) if state is not None else []
         for name, stage in self.stages.items():
-            if name == "contrast" and work.clean is None:
+            if name == "display" and work.clean is None:
                 work = _untouched(work)
             if name in ("motion", "denoise") and (fault is not None or name in failed):
                 continue

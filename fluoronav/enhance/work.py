@@ -22,7 +22,7 @@ class Work:
     motion: flow (rows, columns, 2) px or None, trusted (uint8 flags, rows, columns) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
-    surroundings have the rest) where they were mixed; contrast: line_integrals, sigma, display, raw_display,
+    surroundings have the rest) where they were mixed; display: line_integrals, sigma, display, raw_display,
     i0, i0_source, relative, values (stored units).
     """
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fluoronav.enhance.chain import ChainState
-from fluoronav.enhance.contrast import ContrastState
 from fluoronav.enhance.denoise import Calibration, DenoiseState
+from fluoronav.enhance.display import DisplayState
 from fluoronav.enhance.motion import MotionState
 from fluoronav.enhance.noise import NoiseLaw, NoiseState
 from fluoronav.live.gantry import Gantry
@@ -83,7 +83,7 @@ class PipelineState:
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
     PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, CArm, ChainState, NoiseState, NoiseLaw,
-    MotionState, DenoiseState, Calibration, ContrastState)}
+    MotionState, DenoiseState, Calibration, DisplayState)}
 
 
 def packed(state: PipelineState) -> bytes:

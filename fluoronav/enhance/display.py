@@ -22,7 +22,7 @@ LEAST_WIDTH = 0.02  # a flat picture is shown flat, not as blown-up noise
 
 
 @dataclass(frozen=True, slots=True)
-class ContrastState:
+class DisplayState:
     """Window in line integrals, and the unattenuated signal in use (above dark)."""
 
     low: float
@@ -31,12 +31,12 @@ class ContrastState:
     i0_source: str
 
 
-class Contrast:
+class Display:
     """Stage: line integrals, their standard deviation, and grey pictures of the clean and the raw frame."""
 
-    name = "contrast"
+    name = "display"
 
-    def step(self, state: ContrastState | None, item: Work) -> tuple[ContrastState, Work]:
+    def step(self, state: DisplayState | None, item: Work) -> tuple[DisplayState, Work]:
         """Adds values, line_integrals, sigma, display, raw_display, i0 and relative to the item."""
         law, frame, clean, variance = item.law, item.frame, item.clean, item.variance
         assert law is not None and clean is not None and variance is not None
@@ -48,7 +48,7 @@ class Contrast:
             values, p = frame.pixels.astype(np.float32), np.take(raw, frame.pixels)
         low, high = _window(p, frame.valid, state)
         grey = kernels.window(raw[None], low, high)[0]
-        return ContrastState(low, high, i0, source), replace(
+        return DisplayState(low, high, i0, source), replace(
             item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(p, low, high),
             raw_display=np.take(grey, frame.pixels), i0=i0, i0_source=source,
             relative=frame.intensity.kind != "linear")
@@ -74,7 +74,7 @@ def _tables(law: NoiseLaw, frame: Frame, i0: float | None) -> tuple[Array, Array
     return p.astype(np.float32), (law.sigma * slope).astype(np.float32)
 
 
-def _unattenuated(frame: Frame, clean: Array, law: NoiseLaw, state: ContrastState | None) -> tuple[float | None, str]:
+def _unattenuated(frame: Frame, clean: Array, law: NoiseLaw, state: DisplayState | None) -> tuple[float | None, str]:
     """(i0 above dark, where it is from); an estimate is followed slowly, so that pictures do not flicker."""
     meaning = frame.intensity
     if meaning.kind != "linear":
@@ -89,7 +89,7 @@ def _unattenuated(frame: Frame, clean: Array, law: NoiseLaw, state: ContrastStat
     return state.i0 * (found / state.i0) ** PACE, "estimated"
 
 
-def _window(p: Array, valid: Array, state: ContrastState | None) -> tuple[float, float]:
+def _window(p: Array, valid: Array, state: DisplayState | None) -> tuple[float, float]:
     inside = p[::4, ::4][valid[::4, ::4]]
     if inside.size < 16:
         return (state.low, state.high) if state is not None else (0.0, 1.0)
