@@ -2,7 +2,9 @@
 """How is a frame cleaned? noise -> motion -> denoise -> display, each a pure step with a state of its own.
 
 `Chain(settings).step(state, frame) -> (state, Enhanced)`; state None is a reset. The same frames give the
-same bits. A frame that cannot be used (constant, saturated) comes back as it is, with a badge, and the
+same bits. A stage is one file with one class, `step(state, item) -> (state, item)`, state None = reset; `Chain`
+puts the stages that the settings ask for into `stages`, in their order. All but those in ALWAYS can be absent,
+skipped for want of time and switched off by their own failure, and each hands its input on then. A frame that cannot be used (constant, saturated) comes back as it is, with a badge, and the
 next one starts anew.
 """
 
@@ -27,6 +29,7 @@ from registration.errors import BadInput
 from registration.geometry import read_only
 
 SATURATED = 0.98  # share of open pixels at the top of the range: nothing was measured
+ALWAYS = ("noise", "display")  # without them there is no picture
 PAUSE_NS = 1_000_000_000  # a longer gap is a new run
 
 
@@ -94,7 +97,7 @@ class Chain:
 
     def step(self, state: ChainState | None, frame: Frame,
              skip: Collection[str] = ()) -> tuple[ChainState | None, Enhanced]:
-        """One frame. `skip` names stages left out for want of time (`motion`, `denoise`); said in a badge."""
+        """One frame. `skip` names stages left out for want of time (none of ALWAYS); said in a badge."""
         badges: list[str] = []
         fault = fault_of(frame)
         if state is not None and fault is None:
@@ -109,16 +112,16 @@ class Chain:
         for name, stage in self.stages.items():
             if name == "display" and work.clean is None:
                 work = _untouched(work)
-            if name in ("motion", "denoise") and (fault is not None or name in failed):
+            if name not in ALWAYS and (fault is not None or name in failed):
                 continue
-            if name in skip and name in ("motion", "denoise"):
+            if name in skip and name not in ALWAYS:
                 stages.pop(name, None)
                 work = replace(work, badges=(*work.badges, f"{name} skipped: out of time"))
                 continue
             try:
                 stages[name], work = stage.step(stages.get(name), work)
             except Exception as error:  # a stage that raises is switched off; the raw picture comes through
-                if name not in ("motion", "denoise"):
+                if name in ALWAYS:
                     raise
                 failed.append(name)
                 work = replace(work, badges=(*work.badges, f"{name} failed and is off: {type(error).__name__}"))
