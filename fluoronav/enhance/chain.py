@@ -4,8 +4,8 @@
 `Chain(settings).step(state, frame) -> (state, Enhanced)`; state None is a reset. The same frames give the
 same bits. A stage is one file with one class, `step(state, item) -> (state, item)`, state None = reset; `Chain`
 puts the stages that the settings ask for into `stages`, in their order. All but those in ALWAYS can be absent,
-skipped for want of time and switched off by their own failure, and each hands its input on then. A frame that cannot be used (constant, saturated) comes back as it is, with a badge, and the
-next one starts anew.
+skipped for want of time and switched off by their own failure, and each hands its input on then. A frame that
+cannot be used (constant, saturated) comes back as it is, with a badge, and the next one starts anew.
 """
 
 from __future__ import annotations
