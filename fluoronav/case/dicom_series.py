@@ -2,7 +2,8 @@
 """Which volume is in a folder of DICOM slices? One series, complete, on one grid, or a refusal that says why.
 
 The affine is built from ImagePositionPatient, ImageOrientationPatient and PixelSpacing (PS3.3 C.7.6.2.1.1);
-slices are sorted along their normal. Nothing is guessed, and no value is clipped.
+slices are sorted along their normal, and those of a tilted gantry moved onto a straight grid. Nothing is guessed, and
+no value is clipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fluoronav.case.dicom_slice import SAME_DIRECTION, Slice, is_enhanced, slices_of
+from fluoronav.case.straight import TILT_DEG, straightened, tilt_deg
 from fluoronav.imaging.dicom import is_dicom, read_header
 from fluoronav.imaging.dicom_pixels import DicomPixels
 from fluoronav.imaging.folder import files_of
@@ -27,27 +30,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
 Progress = Callable[[float, str], None]
-ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2", "1.2.840.10008.5.1.4.1.1.4.1",
-            "1.2.840.10008.5.1.4.1.1.4.4")
-SAME_DIRECTION = 1e-3  # of direction cosines: 0.3 mm over a 300 mm picture; writers round to 6 digits or fewer
 SAME_PLACE_MM = 1e-3  # two slices nearer than this are one place
 OFF_GRID = 0.05  # of the spacing: scanners round positions to 0.01-0.1 mm, a missing slice is off by 1
 OFF_GRID_MM = 0.02
-TILT_DEG = 0.1  # of the stacking against the normal: 0.5 mm over a 300 mm scan
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One slice's header as far as a volume needs it."""
-
-    path: Path
-    header: FileDataset
-    body: bytes | None
-    position_mm: Float64
-    axes: Float64  # (2, 3): along a row (columns grow), along a column (rows grow)
-    spacing_row_col: tuple[float, float]
-    slope: float
-    intercept: float
+MOST_TILT_DEG = 35.0  # no gantry tilts further
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +45,16 @@ class Series:
 
 
 def read_series(folder: Path, modality: str, notes: Notes, progress: Progress | None = None) -> Series:
-    """The volume of the one series in a folder; values are HU for CT, the stored ones for MR.
+    """The volume of the one series in a folder, or in one enhanced file; HU for CT, the stored values for MR.
 
-    Raises BadInput for anything that is not exactly one complete, straight series.
+    Raises BadInput for anything that is not exactly one complete series.
     """
-    label = f"DICOM folder {folder.name}"
+    label = f"DICOM {'folder' if folder.is_dir() else 'file'} {folder.name}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd UIDs and dates; what matters is checked here
         headers = _image_headers(folder, label, notes)
         _one_series(headers, label, modality)
-        slices = [_slice(path, header, body, modality) for path, header, body in headers]
+        slices = [s for path, header, body in headers for s in slices_of(path, header, body, modality)]
         _one_grid(slices, label)
         ordered, step = _stacked(slices, label)
         data = _pixels(ordered, progress)
@@ -77,13 +63,18 @@ def read_series(folder: Path, modality: str, notes: Notes, progress: Progress | 
     affine[:3, 0], affine[:3, 1] = first.axes[0] * first.spacing_row_col[1], first.axes[1] * first.spacing_row_col[0]
     affine[:3, 2], affine[:3, 3] = step, first.position_mm
     _describe(ordered, affine, modality, notes)
-    return Series(Volume(data, affine), (text_of(first.header, "FrameOfReferenceUID") or "").strip())
+    volume = Volume(data, affine)
+    if tilt_deg(affine) > TILT_DEG:
+        volume = straightened(data, affine, outside=-1000.0 if modality == "CT" else 0.0)
+        notes.derived(f"{modality}: scanned with the gantry tilted by {tilt_deg(affine):.2f} deg; each slice was moved "
+                      "within its plane onto a straight grid (linear interpolation; air outside)")
+    return Series(volume, (text_of(first.file, "FrameOfReferenceUID") or "").strip())
 
 
 def _image_headers(folder: Path, label: str, notes: Notes) -> list[tuple[Path, FileDataset, bytes | None]]:
     """Headers of the DICOM pictures of a folder; all other files are counted and left out."""
     found, other, no_picture = [], 0, 0
-    for file in files_of(folder):
+    for file in files_of(folder) if folder.is_dir() else [folder]:
         with file.open("rb") as handle:
             head = handle.read(132)
         if not is_dicom(head):
@@ -109,8 +100,9 @@ def _one_series(headers: list[tuple[Path, FileDataset, bytes | None]], label: st
     """Refuse what is not one series of one patient of single frames of the right modality."""
     for path, header, _ in headers:
         frames = numbers(header, "NumberOfFrames").first or 1
-        if frames > 1 or str(header.get("SOPClassUID", "")) in ENHANCED:
-            raise BadInput(path.name, got=f"a multi-frame (enhanced) {modality} object", expected="single-frame slices",
+        if frames > 1 and not is_enhanced(header):
+            raise BadInput(path.name, got=f"{frames:g} frames without a position of each (not an enhanced object)",
+                           expected="single-frame slices, or an enhanced CT or MR",
                            remedy="export the series as classic single-frame slices, or as NIfTI or NRRD")
     kinds = sorted({code(header, "Modality") or "none" for _, header, _ in headers})
     if kinds != [modality]:
@@ -132,49 +124,10 @@ def _one_series(headers: list[tuple[Path, FileDataset, bytes | None]], label: st
                        expected="each slice once", remedy="take the copies out")
 
 
-def _slice(path: Path, header: FileDataset, body: bytes | None, modality: str) -> Slice:
-    """Position, axes, spacing and rescale of one slice. Raises BadInput where one is missing or impossible."""
-    position = _vector(path, header, "ImagePositionPatient", 3)
-    axes = _vector(path, header, "ImageOrientationPatient", 6).reshape(2, 3)
-    off = max(float(np.abs(np.linalg.norm(axes, axis=1) - 1).max()), abs(float(axes[0] @ axes[1])))
-    if off > SAME_DIRECTION:
-        raise BadInput(f"ImageOrientationPatient of {path.name}", got=np.round(axes, 4).tolist(),
-                       expected="two unit vectors at right angles", remedy="export the series again")
-    spacing = _vector(path, header, "PixelSpacing", 2)
-    if (spacing <= 0).any():
-        raise BadInput(f"PixelSpacing of {path.name}", got=spacing.tolist(), expected="two numbers above 0 mm",
-                       remedy="export the series again")
-    slope, intercept = _rescale(path, header, modality)
-    return Slice(path, header, body, position, axes, (float(spacing[0]), float(spacing[1])), slope, intercept)
-
-
-def _vector(path: Path, header: FileDataset, keyword: str, count: int) -> Float64:
-    found = numbers(header, keyword)
-    if found.state != "ok" or len(found.values) != count:
-        raise BadInput(f"{keyword} of {path.name}", got=found.text or "nothing", expected=f"{count} finite numbers",
-                       remedy="export the series again with its geometry, or give it as NIfTI or NRRD")
-    return np.array(found.values)
-
-
-def _rescale(path: Path, header: FileDataset, modality: str) -> tuple[float, float]:
-    slope, intercept = numbers(header, "RescaleSlope"), numbers(header, "RescaleIntercept")
-    if modality != "CT" and slope.state == intercept.state == "absent":
-        return 1.0, 0.0
-    for found, keyword in ((slope, "RescaleSlope"), (intercept, "RescaleIntercept")):
-        if found.first is None or (keyword == "RescaleSlope" and found.first == 0):
-            raise BadInput(f"{keyword} of {path.name}", got=found.text or "nothing", expected="a number",
-                           remedy="export the series with its rescale: without it no value is a Hounsfield unit")
-    kind = code(header, "RescaleType")
-    if modality == "CT" and kind not in ("", "HU"):
-        raise BadInput(f"RescaleType of {path.name}", got=kind, expected="HU",
-                       remedy="export the series in Hounsfield units")
-    return float(slope.first or 0), float(intercept.first or 0)
-
-
 def _one_grid(slices: list[Slice], label: str) -> None:
     """Refuse slices of several sizes, spacings or orientations."""
     first = slices[0]
-    sizes = {(int(s.header.Rows), int(s.header.Columns)) for s in slices}
+    sizes = {(int(s.file.Rows), int(s.file.Columns)) for s in slices}
     if len(sizes) > 1:
         raise BadInput(f"matrix of {label}", got=" and ".join(f"{a} x {b}" for a, b in sorted(sizes)),
                        expected="one size", remedy="keep one series in the folder")
@@ -216,9 +169,9 @@ def _stacked(slices: list[Slice], label: str) -> tuple[list[Slice], Float64]:
     step = (places[-1] - places[0]) / (len(places) - 1)
     tilt = float(np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1))))
     sideways = places - places[0] - np.arange(len(places))[:, None] * step
-    if tilt > TILT_DEG:
-        raise BadInput(label, got=f"slices stacked {tilt:.2f} deg off their normal (gantry tilt)",
-                       expected="a straight stack", remedy="give the series resampled without tilt")
+    if tilt > MOST_TILT_DEG:
+        raise BadInput(label, got=f"slices stacked {tilt:.2f} deg off their normal",
+                       expected=f"a gantry's tilt, at most {MOST_TILT_DEG:g} deg", remedy="export the series again")
     if np.abs(sideways).max() > max(OFF_GRID * usual, 0.1 * min(slices[0].spacing_row_col)):
         raise BadInput(label, got=f"slices shifted sideways by up to {np.abs(sideways).max():.3g} mm",
                        expected="a straight stack", remedy="export the series again")
@@ -226,10 +179,13 @@ def _stacked(slices: list[Slice], label: str) -> tuple[list[Slice], Float64]:
 
 
 def _pixels(ordered: list[Slice], progress: Progress | None) -> np.ndarray:
-    out = np.empty((len(ordered), int(ordered[0].header.Rows), int(ordered[0].header.Columns)), np.float32)
+    out = np.empty((len(ordered), int(ordered[0].file.Rows), int(ordered[0].file.Columns)), np.float32)
+    opened: dict[Path, DicomPixels] = {}
     for k, s in enumerate(ordered):
-        pixels = DicomPixels(s.path, s.header, s.body)
-        stored = pixels.stored(0)
+        pixels = opened.get(s.path) or DicomPixels(s.path, s.file, s.body)
+        if len(pixels) > 1:
+            opened[s.path] = pixels  # finding the frames of a file takes time; classic slices are asked once
+        stored = pixels.stored(s.frame)
         if pixels.format.signed:
             free = 32 - pixels.format.stored
             stored = stored.astype(np.int32) << free >> free  # the sign of the bits stored
@@ -242,15 +198,19 @@ def _pixels(ordered: list[Slice], progress: Progress | None) -> np.ndarray:
 def _describe(ordered: list[Slice], affine: Float64, modality: str, notes: Notes) -> None:
     first = ordered[0]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    notes.read(f"{modality}: {len(ordered)} slices of {int(first.header.Rows)} x {int(first.header.Columns)}, "
+    files = len({s.path for s in ordered})
+    notes.read(f"{modality}: {len(ordered)} slices of {int(first.file.Rows)} x {int(first.file.Columns)}"
+               f"{f' in {files} enhanced file(s)' if files < len(ordered) else ''}, "
                f"{spacing[0]:.4g} x {spacing[1]:.4g} mm, {spacing[2]:.4g} mm apart"
-               + (f", patient position {p}" if (p := code(first.header, "PatientPosition")) else ""))
+               + (f", patient position {p}" if (p := code(first.file, "PatientPosition")) else ""))
     notes.derived(f"{modality}: order along the normal and affine from position, orientation and spacing")
-    tilt = numbers(first.header, "GantryDetectorTilt").first
-    if tilt is not None and abs(tilt) > TILT_DEG:
+    tilt = numbers(first.file, "GantryDetectorTilt").first
+    if tilt is not None and abs(tilt) > TILT_DEG >= tilt_deg(affine):
         notes.warn(f"{modality}: the header states a gantry tilt of {tilt:g} deg; the slices' positions stack straight "
                    "and are used")
-    instances = [numbers(s.header, "InstanceNumber").first for s in ordered]
+    if files < len(ordered):
+        return  # instance numbers count files
+    instances = [numbers(s.file, "InstanceNumber").first for s in ordered]
     counted = [int(n) for n in instances if n is not None]
     if len(counted) == len(ordered) and (span := max(counted) - min(counted) + 1) != len(ordered):
         notes.warn(f"{modality}: instance numbers span {span} for {len(ordered)} slices; the positions have no gaps, "

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fluoronav.case.dicom_series import Progress, Series, read_series
+from fluoronav.case.dicom_slice import is_enhanced
 from fluoronav.case.nifti import nifti_affine
-from fluoronav.imaging.dicom import is_dicom
+from fluoronav.imaging.dicom import is_dicom, read_header
 from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
 from registration.geometry import Array, Float64, Volume
@@ -37,7 +38,7 @@ def is_volume_file(path: Path) -> bool:
 def read_ct(path: str | Path, progress: Progress | None = None) -> tuple[Volume, tuple[str, ...]]:
     """A CT in Hounsfield units, patient frame, with notes of what was read, derived, assumed.
 
-    path: folder of DICOM slices, or one NIfTI, NRRD or MHA file. Raises BadInput.
+    path: folder of DICOM slices, or one enhanced DICOM, NIfTI, NRRD or MHA file. Raises BadInput.
     """
     notes = Notes()
     return read_patient_volume(Path(path), "CT", notes, progress).volume, tuple(notes.lines)
@@ -48,7 +49,8 @@ def read_patient_volume(path: Path, modality: str, notes: Notes, progress: Progr
     if not path.exists():
         raise BadInput(f"{modality} {path.name}", got="no such file or folder",
                        expected="a DICOM folder, NIfTI, NRRD or MHA", remedy="check the path")
-    if path.is_dir():
+    one_dicom = path.is_file() and not is_volume_file(path) and _is_dicom(path)
+    if path.is_dir() or (one_dicom and is_enhanced(read_header(path)[0])):
         series = read_series(path, modality, notes, progress)
     elif is_volume_file(path):
         grid = read_grid(path, modality, notes)
@@ -63,10 +65,8 @@ def read_patient_volume(path: Path, modality: str, notes: Notes, progress: Progr
         if modality == "CT":
             notes.assumed("CT: the values are Hounsfield units (such a file does not say what they are)")
     else:
-        with path.open("rb") as file:
-            one_dicom = is_dicom(file.read(132))
-        raise BadInput(f"{modality} {path.name}", got="one DICOM file" if one_dicom else "a file of another kind",
-                       expected="a DICOM folder, or one NIfTI, NRRD or MHA file",
+        raise BadInput(f"{modality} {path.name}", got="one DICOM slice" if one_dicom else "a file of another kind",
+                       expected="a DICOM folder, an enhanced DICOM file, or one NIfTI, NRRD or MHA file",
                        remedy="give the folder of the slices" if one_dicom else "convert it to one of them")
     if modality == "CT":
         _plausible_hu(series.volume, notes)
@@ -106,6 +106,11 @@ def read_grid(path: Path, label: str, notes: Notes) -> Grid:
         affine[:3, 3] = image.GetOrigin()
     _checked_affine(affine, label)
     return Grid(sitk.GetArrayFromImage(image), affine)
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_dicom(file.read(132))
 
 
 def _states_its_frame(path: Path, label: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 NAMES = {"PatientName": "Doe^Jane Quenby", "PatientID": "MRN-4711-XYZ", "InstitutionName": "St. Elsewhere Hospital",
          "ReferringPhysicianName": "House^Gregory", "OperatorsName": "Ratched^Mildred", "StationName": "CTROOM9Q",
@@ -61,6 +61,56 @@ def write_series(folder: Path, hu: np.ndarray | None = None, *, skip: tuple[int,
             change(k, ds)
         pydicom.dcmwrite(folder / f"slice{n:03d}.dcm", ds, enforce_file_format=True)
     return folder
+
+
+def write_enhanced(path: Path, hu: np.ndarray | None = None, *, order: Any = None, shared_rescale: bool = True,
+                   change: Any = None) -> Path:
+    """The same CT as one enhanced object; `change(ds)` spoils it."""
+    data = hounsfield() if hu is None else hu
+    order = list(order or range(len(data)))
+    ds = pydicom.Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+    ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    for key, value in {"Modality": "CT", **NAMES, "StudyInstanceUID": generate_uid(), "PatientPosition": "HFS",
+                       "SeriesInstanceUID": generate_uid(), "FrameOfReferenceUID": generate_uid(),
+                       "NumberOfFrames": len(order), "Rows": data.shape[1], "Columns": data.shape[2],
+                       "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16,
+                       "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 0}.items():
+        setattr(ds, key, value)
+
+    def group(name: str, **values: Any) -> pydicom.Dataset:
+        inner, outer = pydicom.Dataset(), pydicom.Dataset()
+        for key, value in values.items():
+            setattr(inner, key, value)
+        setattr(outer, name, [inner])
+        return outer
+
+    def merged(*groups: pydicom.Dataset) -> pydicom.Dataset:
+        out = pydicom.Dataset()
+        for g in groups:
+            out.update(g)
+        return out
+
+    def rescale(slope: float) -> pydicom.Dataset:
+        return group("PixelValueTransformationSequence", RescaleSlope=slope, RescaleIntercept=-1024, RescaleType="HU")
+
+    ds.SharedFunctionalGroupsSequence = [merged(
+        group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        group("PixelMeasuresSequence", PixelSpacing=list(PITCH)), *([rescale(1)] if shared_rescale else []))]
+    ds.PerFrameFunctionalGroupsSequence = [merged(
+        group("PlanePositionSequence", ImagePositionPatient=[ORIGIN[0], ORIGIN[1], ORIGIN[2] + k * STEP]),
+        *([] if shared_rescale else [rescale(1 + k % 2)])) for k in order]
+    stored = data.astype(np.int32) + 1024
+    if not shared_rescale:
+        stored = stored // (1 + np.arange(len(data)) % 2)[:, None, None]
+    ds.PixelData = stored[order].astype(np.uint16).tobytes()
+    if change is not None:
+        change(ds)
+    pydicom.dcmwrite(path, ds, enforce_file_format=True)
+    return path
 
 
 def affine_of_series() -> np.ndarray:

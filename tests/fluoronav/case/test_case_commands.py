@@ -88,7 +88,7 @@ def _bad_ct(folder):
 REFUSALS = {
     "missing slice": (lambda p: ("--ct", _bad_ct(p)), "missing slice"),
     "no rescale": (lambda p: ("--ct", write_series(p / "ct", RescaleSlope=None)), "RescaleSlope"),
-    "gantry tilt": (lambda p: ("--ct", write_series(p / "ct", step=np.array([0, 0.5, 2.4]))), "gantry tilt"),
+    "no gantry tilts so far": (lambda p: ("--ct", write_series(p / "ct", step=np.array([0, 2.4, 2.4]))), "tilt"),
     "mixed series": (lambda p: ("--ct", write_series(p / "ct", change=lambda k, ds: setattr(
         ds, "SeriesInstanceUID", f"1.2.{k // 4}"))), "2 series"),
     "reflection": (lambda p: ("--implant", write_stl(p / "s.stl", *ball((1, 2, 3), 9)), "--axes=-x,y,z"), "reflection"),
