@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,12 @@ class VolumeModel:
         self.threads = threads
         self._vessels_mm = None if vessels_mm is None else read_only(vessels_mm, np.float64)
         self._prepared: dict[int, Prepared] = {}
+
+    def aimed_at(self, target_mm: Float64) -> VolumeModel:
+        """The same volume, what was prepared of it included, with errors stated at another point (3,)."""
+        other = copy(self)
+        other.target_mm, other.target_assumed = read_only(target_mm, np.float64), False
+        return other
 
     def prepare(self, carm: CArm) -> None:
         """Make the volumes that pictures of this C-arm will ask for: half a second that the first would wait."""

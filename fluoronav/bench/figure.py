@@ -37,12 +37,13 @@ class Figure:
     note: str = ""
 
 
-def run(name: str, progress: Progress) -> dict[str, Any]:
-    """Run a benchmark: {"bench", "machine", "figures": {ID: {"value", "unit", "n"[, "note"]}}}."""
+def run(name: str, progress: Progress, **options: Any) -> dict[str, Any]:
+    """Run a benchmark: {"bench", "machine", "figures": {ID: {"value", "unit", "n"[, "note"]}}}. options: what its
+    `figures` takes beside progress."""
     if name not in BENCHES:
         raise BadInput("benchmark", got=name, expected="one of " + ", ".join(sorted(BENCHES)),
                        remedy="see fluoronav bench --list")
-    figures = importlib.import_module(BENCHES[name][0]).figures(progress)
+    figures = importlib.import_module(BENCHES[name][0]).figures(progress, **options)
     return {"bench": name, "machine": machine(),
             "figures": {key: _entry(value) for key, value in figures.items()}}
 

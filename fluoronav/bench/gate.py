@@ -1,127 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the gate let a wrong pose through, refuse a right one, or state bounds that do not hold?"""
+"""Does the gate let a wrong pose through, refuse a right one, or state bounds that do not hold?
+
+Pictures and trials may be kept in a folder: a run that was cut goes on from there, and pictures are not made
+again when only registration has changed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import stats
 
+import fluoronav.bench
+import registration
 from fluoronav.bench.figure import Figure, Progress
+from fluoronav.bench.gate_scenes import CARM, CONDITIONS, People, Scene, picture, scene
 from fluoronav.bench.real_chest import chest_volume
-from fluoronav.bench.truth import Physics, fluoroscopy, random_motion, random_view, two_materials
-from registration.geometry import Array, CArm, Float64, Rigid, Volume, attenuation_from_hu
+from registration.geometry import Array, Rigid
 from registration.model import Settings, Start, View
 from registration.result import Outcome, Registration
-from registration.volume_model import VolumeModel
 
-EACH = 375  # times eight conditions: 3,000
-CONDITIONS = ("plain", "other_patient", "wrong_side", "moved_carm", "collimated", "low_dose", "breathing",
-              "sdd_1_percent")
-CARM = CArm.centered((256, 256), 1.2, 1020.0, 765.0)
+EACH = 380  # times eight conditions: 3,040
+WRONG_MM, RIGHT_MM = 5.0, 2.0  # projected: from here an accepted pose is false, up to here a refusal is
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One registration against its truth: whether the patient was right, errors and bounds at the target."""
+    """One registration against its truth: errors and bounds at the target, mm (None where there is no pose)."""
 
+    index: int
     condition: str
+    person: str
     right_patient: bool
-    accepted: bool
-    error_mm: float
-    projected_mm: float
-    bound_mm: float
-    bound_projected_mm: float
+    outcome: str
+    agreement: float | None
+    error_mm: float | None
+    projected_mm: float | None
+    bound_mm: float | None
+    bound_projected_mm: float | None
+
+    @property
+    def accepted(self) -> bool:
+        return self.outcome == Outcome.ACCEPTED.value
+
+    @property
+    def false(self) -> bool:
+        """ACCEPTED although patient or side are wrong, or the pose is off."""
+        return self.accepted and (not self.right_patient or self.projected_mm is None or self.projected_mm > WRONG_MM)
+
+    @property
+    def refusable(self) -> bool:
+        """Whether refusing it would be false. LOST shows no pose and counts whatever it would have been: the
+        stricter reading."""
+        return self.right_patient and (self.projected_mm is None or self.projected_mm < RIGHT_MM)
 
 
-def figures(progress: Progress, each: int = EACH) -> dict[str, Figure]:
-    """`gate.*` over all conditions; a bound is held against the truth of every accepted one."""
-    trials = simulate(chest_volume(progress), each, progress)
-    return summary(trials)
+def figures(progress: Progress, *, each: int = EACH, store: Path | None = None,
+            minutes: float | None = None) -> dict[str, Figure]:
+    """`gate.*` over all conditions, `each` trials of every one; a bound is held against the truth of every accepted
+    one. store: keep pictures and trials in this folder and go on from what is there; minutes: stop after so long,
+    with the figures of what is there."""
+    return summary(simulate(progress, each, store=store, minutes=minutes))
+
+
+def simulate(progress: Progress, each: int, *, store: Path | None = None,
+             minutes: float | None = None) -> list[Trial]:
+    """The first `each` trials of every condition; fewer where the minutes are over."""
+    begun, count = time.monotonic(), each * len(CONDITIONS)
+    kept = Kept(store) if store is not None else None
+    done = {} if kept is None else kept.trials()
+    missing = [n for n in range(count) if n not in done]
+    people = People(chest_volume(progress), progress) if missing else None
+    for n in missing:
+        if minutes is not None and time.monotonic() - begun > 60 * minutes:
+            break
+        assert people is not None
+        trying = scene(people, n)
+        seen = picture(people, trying) if kept is None else kept.picture(people, trying)
+        done[n] = tried(people, trying, seen)
+        if kept is not None:
+            kept.add(done[n])
+        progress((n + 1) / count, trying.condition)
+    return [done[n] for n in sorted(done) if n < count]
+
+
+def tried(people: People, trying: Scene, seen: Array) -> Trial:
+    """Register a scene's picture (h, w), and hold the answer against the truth."""
+    model = people.model(trying.model).aimed_at(
+        trying.target_mm if trying.right_patient else people.center_mm(trying.model))
+    found = model.register(View(seen, trying.weight, CARM), [Start(trying.start)], Settings())
+    return held(trying, found)
+
+
+def held(trying: Scene, found: Registration) -> Trial:
+    """Errors at the target: in 3D, and of its place in the overlay against its place in the picture."""
+    apart = projected = None
+    pose, error = found.carm_from_patient, found.error
+    if pose is not None and trying.right_patient:
+        at, meant = Rigid.apply(pose, trying.target_mm), Rigid.apply(trying.true, trying.target_mm)
+        scale = (trying.real.sod_mm - meant[2]) / trying.real.sdd_mm * CARM.pitch_mm_row_col[0]
+        apart = float(np.linalg.norm(at - meant))
+        projected = float(np.linalg.norm(CARM.project(at) - trying.real.project(meant)) * scale)
+    return Trial(trying.index, trying.condition, trying.person, trying.right_patient, found.outcome.value,
+                 found.similarity, apart, projected, error.target_mm if error else None,
+                 error.projected_mm if error else None)
+
+
+class Kept:
+    """A folder of pictures and trials, each named by the code that made it: none is taken for another's."""
+
+    def __init__(self, folder: Path) -> None:
+        bench, native = Path(fluoronav.bench.__path__[0]), Path(registration.__path__[0])
+        makers = [bench / name for name in ("truth.py", "gate_scenes.py", "bodies.py")]
+        solvers = [*sorted(native.rglob("*.py")), *sorted(native.rglob("*.so")), bench / "gate.py"]
+        self._pictures = folder / f"pictures-{_digest(makers)}"
+        self._trials = folder / f"trials-{_digest([*makers, *solvers])}.jsonl"
+        self._pictures.mkdir(parents=True, exist_ok=True)
+
+    def picture(self, people: People, of: Scene) -> Array:
+        """The picture (h, w) of a scene, made if it is not there."""
+        path = self._pictures / f"{of.index:05d}.npy"
+        if path.exists():
+            return np.asarray(np.load(path))
+        made = picture(people, of)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.save(file, made)
+        part.replace(path)
+        return made
+
+    def trials(self) -> dict[int, Trial]:
+        """What was tried so far, by index; a last line that was cut is taken out of the file."""
+        if not self._trials.exists():
+            return {}
+        lines = self._trials.read_text().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            self._trials.write_text("".join(lines[:-1]))
+            lines.pop()
+        tried = [Trial(**json.loads(line)) for line in lines]
+        return {trial.index: trial for trial in tried}
+
+    def add(self, trial: Trial) -> None:
+        """Keep one more."""
+        with self._trials.open("a") as file:
+            file.write(json.dumps(asdict(trial)) + "\n")
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+# --------------------------------------------------------------------------------------------------
+# Figures
 
 
 def summary(trials: list[Trial]) -> dict[str, Figure]:
-    """The figures of section 5 of the gate's specification, with the 95 % interval of the first."""
+    """The figures of the gate over all trials, each with its 95 % interval, and those of every condition."""
     accepted = [t for t in trials if t.accepted]
-    false = [t for t in accepted if not t.right_patient or t.projected_mm > 5]
-    # LOST shows no pose; it counts as refused whatever the pose would have been, which is the stricter reading
-    refusable = [t for t in trials if t.right_patient and (t.projected_mm < 2 or np.isinf(t.projected_mm))]
-    refused = [t for t in refusable if not t.accepted]
-    interval = stats.binomtest(len(false), max(1, len(accepted))).proportion_ci(method="exact")
-    inside = [t.error_mm < t.bound_mm for t in accepted if t.right_patient]
-    inside_2d = [t.projected_mm < t.bound_projected_mm for t in accepted if t.right_patient]
-    return {
-        "gate.false_accept": Figure(len(false) / max(1, len(accepted)), "share", len(accepted),
-                                    f"95 % interval {interval.low:.4f} to {interval.high:.4f}"),
-        "gate.false_refuse": Figure(len(refused) / max(1, len(refusable)), "share", len(refusable)),
-        "gate.coverage_95": Figure(float(np.mean(inside)), "share", len(inside)),
-        "gate.coverage_95_projected": Figure(float(np.mean(inside_2d)), "share", len(inside_2d)),
-    }
-
-
-def simulate(volume_hu: Volume, each: int, progress: Progress, *, seed: int = 12) -> list[Trial]:
-    """`each` trials of every condition. SDD and principal point are off in all of them, as the prior says."""
-    rng = np.random.default_rng(seed)
-    coarse = volume_hu.resampled(2.0)
-    people = {"right": volume_hu, "side": Volume(coarse.data[:, :, ::-1], coarse.patient_from_index),
-              "other": other_patient(coarse, 12.0, 0.94, seed), "breathing": other_patient(coarse, 2.0, 1.0, seed + 1)}
-    models = {k: VolumeModel(attenuation_from_hu(v)) for k, v in people.items() if k != "breathing"}
-    materials = {k: two_materials(people[k]) for k in ("right", "breathing")}
-    trials = []
-    for n in range(each * len(CONDITIONS)):
-        condition = CONDITIONS[n % len(CONDITIONS)]
-        true = random_view(rng, volume_hu.center_mm)
-        physics = Physics(photons=3000.0 if condition == "low_dose" else 20000.0, gain=rng.uniform(0.5, 2))
-        real = real_carm(rng, 0.01 if condition == "sdd_1_percent" else None)
-        matter = materials["breathing" if condition == "breathing" else "right"]
-        picture = fluoroscopy(matter, real, true, physics, rng)
-        weight = collimated(rng) if condition == "collimated" else np.ones_like(picture)
-        bounds = (25.0, 60.0, 150.0) if condition == "moved_carm" else (6.0, 15.0, None)
-        model = models[{"other_patient": "other", "wrong_side": "side"}.get(condition, "right")]
-        found = model.register(View(picture, weight, CARM), [Start(random_motion(rng, *bounds) @ true)], Settings())
-        trials.append(trial(condition, found, true, real, model.target_mm))
-        progress((n + 1) / (each * len(CONDITIONS)), condition)
-    return trials
-
-
-def trial(condition: str, found: Registration, true: Float64, real: CArm, target_mm: Float64) -> Trial:
-    """Errors at the target: in 3D, and of its place in the overlay against its place in the picture."""
-    right = condition not in ("other_patient", "wrong_side")
-    pose = found.carm_from_patient
-    if pose is None or found.error is None:
-        return Trial(condition, right, False, np.inf, np.inf, 0.0, 0.0)
-    at, meant = Rigid.apply(pose, target_mm), Rigid.apply(true, target_mm)
-    scale = (real.sod_mm - meant[2]) / real.sdd_mm * CARM.pitch_mm_row_col[0]
-    projected = float(np.linalg.norm(CARM.project(at) - real.project(meant)) * scale)
-    return Trial(condition, right, found.outcome is Outcome.ACCEPTED, float(np.linalg.norm(at - meant)), projected,
-                 found.error.target_mm, found.error.projected_mm)
-
-
-def real_carm(rng: np.random.Generator, sdd_share: float | None) -> CArm:
-    """The C-arm as it is, when CARM is what the header says: SDD 1 %, principal point 2 mm (one sigma)."""
-    share = rng.choice([-1, 1]) * sdd_share if sdd_share is not None else 0.01 * rng.normal()
-    shift = 2.0 * rng.normal(size=2) / CARM.pitch_mm_row_col[0]
-    cu, cv = CARM.principal_px_u_v
-    return replace(CARM, sdd_mm=CARM.sdd_mm * (1 + share), principal_px_u_v=(cu + shift[0], cv + shift[1]))
-
-
-def collimated(rng: np.random.Generator) -> Array:
-    """A weight (h, w) that is open over a random 45 to 70 % of each side."""
-    out = np.zeros(CARM.shape, np.float32)
-    (h, w), open_ = CARM.shape, rng.uniform(0.45, 0.7, 2)
-    top, left = (int(rng.uniform(0.3, 0.7) * n * (1 - o)) for n, o in zip((h, w), open_, strict=True))
-    out[top:top + int(h * open_[0]), left:left + int(w * open_[1])] = 1
+    refusable = [t for t in trials if t.refusable]
+    right = [t for t in accepted if t.right_patient]
+    out = {"gate.false_accept": _share([t.false for t in accepted]),
+           "gate.false_refuse": _share([not t.accepted for t in refusable]),
+           "gate.coverage_95": _share([_within(t.error_mm, t.bound_mm) for t in right]),
+           "gate.coverage_95_projected": _share([_within(t.projected_mm, t.bound_projected_mm) for t in right]),
+           "gate.trials": Figure(float(len(trials)), "registrations", len(trials))}
+    for condition in CONDITIONS:
+        some = [t for t in trials if t.condition == condition]
+        taken = [t for t in some if t.accepted]
+        out[f"gate.{condition}.accepted"] = _share([t.accepted for t in some])
+        if taken and taken[0].right_patient:
+            out[f"gate.{condition}.false_refuse"] = _share([not t.accepted for t in some if t.refusable])
+            out[f"gate.{condition}.coverage_95"] = _share([_within(t.error_mm, t.bound_mm) for t in taken])
+            out[f"gate.{condition}.coverage_95_projected"] = _share(
+                [_within(t.projected_mm, t.bound_projected_mm) for t in taken])
     return out
 
 
-def other_patient(volume_hu: Volume, amplitude_mm: float, scale: float, seed: int) -> Volume:
-    """The same kind of anatomy in another shape: scaled, and bent smoothly by that many mm (standard deviation)."""
-    rng = np.random.default_rng(seed)
-    shape = volume_hu.data.shape
-    index = np.indices(shape, np.float32)
-    for axis, n in enumerate(shape):
-        bend = ndimage.gaussian_filter(rng.normal(size=shape).astype(np.float32), 12)
-        bend *= amplitude_mm / float(volume_hu.spacing_mm[2 - axis]) / max(float(bend.std()), 1e-9)
-        index[axis] = (index[axis] - (n - 1) / 2) / scale + (n - 1) / 2 + bend
-    return Volume(ndimage.map_coordinates(volume_hu.data, index, order=1, mode="nearest"), volume_hu.patient_from_index)
+def _within(error: float | None, bound: float | None) -> bool:
+    return error is not None and bound is not None and error < bound
+
+
+def _share(hits: list[bool]) -> Figure:
+    """A share with its 95 % interval (Clopper and Pearson 1934); no value where there is nothing to share."""
+    if not hits:
+        return Figure(None, "share", 0)
+    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(method="exact")
+    return Figure(float(np.mean(hits)), "share", len(hits), f"95 % interval {interval.low:.4f} to {interval.high:.4f}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
     sheet: Annotated[Path | None, typer.Option(
         "--sheet", help="With enhance: write a contact sheet of real runs before and after (PNG).")] = None,
+    store: Annotated[Path | None, typer.Option(
+        "--store", help="With gate: keep pictures and trials in this folder, and go on from what is there.")] = None,
+    minutes: Annotated[float | None, typer.Option(
+        "--minutes", help="With gate: stop after so long, with the figures of what is there.", min=0)] = None,
 ) -> None:
     """Measure speed or accuracy and print the figures with unit and n."""
     from fluoronav.bench import BENCHES, run
@@ -31,8 +35,12 @@ def bench(
     if name is None:
         raise BadInput("benchmark", got="no name", expected="one of " + ", ".join(BENCHES),
                        remedy="see fluoronav bench --list")
+    options: dict[str, Any] = {k: v for k, v in (("store", store), ("minutes", minutes)) if v is not None}
+    if options and name != "gate":
+        raise BadInput("--" + " and --".join(options), got=f"bench {name}", expected="bench gate",
+                       remedy="leave it out: no other benchmark runs for so long")
     with progress(f"bench {name}", quiet=as_json) as report:
-        result = run(name, report)
+        result = run(name, report, **options)
     if as_json:
         print_json(result)
         return
