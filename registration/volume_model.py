@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from registration import _similarity, search
+from registration import search
 from registration.confidence import Spread, error_at, spread_of
 from registration.errors import BadInput
 from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
+from registration.ladder import Ladder
 from registration.model import Settings, Start, View
 from registration.projector import Prepared, project
 from registration.result import Registration
 from registration.similarity import GRADIENT, NCC, Correlation, Similarity
-from registration.solver import Problem, Render, Sight, Solution, Stage, solve
+from registration.solver import Problem, Render, Solution, Stage, solve
 
 # Levels are named by the longer edge of their picture. A patch has its own scale and offset, so it should be
 # small against scatter and beam hardening, and large enough to be unmistakable: a rib and a half.
@@ -92,7 +93,7 @@ class VolumeModel:
 
     def register(self, view: View, starts: Sequence[Start], settings: Settings) -> Registration:
         """The pose of the volume in a view, from one or more starts that may be 20 deg and 40 mm off."""
-        ladder = Ladder(view)
+        ladder = Ladder(view, [p.edge_px for p in (*COARSE, *FINE)])
         fault = ladder.fault()
         if fault:
             return Registration.lost(fault)
@@ -107,7 +108,7 @@ class VolumeModel:
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
         """The pose near the last one (3 deg, 10 mm), quickly; refused where it does not fit."""
-        ladder = Ladder(view)
+        ladder = Ladder(view, [p.edge_px for p in TRACK])
         fault = ladder.fault()
         if fault:
             return Registration.lost(fault, start=start.name)
@@ -222,69 +223,6 @@ class _Answer:
     spread: Spread
     rivals: tuple[Float64, ...]
     start: str
-
-
-class Ladder:
-    """A view at every resolution asked for: pictures, weights and C-arms binned together, each once."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self._sights: dict[int, Sight] = {}
-
-    def sight(self, edge_px: int) -> Sight:
-        """The view with its longer edge at about that many pixels (never enlarged)."""
-        k = max(1, round(max(self.view.carm.shape) / edge_px))
-        if k not in self._sights:
-            fixed, weight = binned(self.view.line_integrals, self.view.weight, k, counts=not self.view.relative)
-            self._sights[k] = Sight(fixed, weight, self.view.carm.binned(k))
-        return self._sights[k]
-
-    def carm(self, edge_px: int) -> CArm:
-        return self.sight(edge_px).carm
-
-    def halves(self, edge_px: int) -> tuple[Sight, Array]:
-        """The view at a resolution (at most half of its own), and a picture of its noise there.
-
-        The pixels of each block are dealt to two halves like the fields of a chess board; half of the
-        difference of their means has the noise of the whole's mean, wherever it is and whatever its law,
-        and hardly any structure.
-        """
-        view = self.view
-        k = max(2, round(max(view.carm.shape) / edge_px))
-        field = (np.add.outer(*(np.arange(n) for n in view.carm.shape)) % 2).astype(np.float32)
-        one, _ = binned(view.line_integrals, view.weight * field, k, counts=not view.relative)
-        two, _ = binned(view.line_integrals, view.weight * (1 - field), k, counts=not view.relative)
-        _, mass = binned(view.line_integrals, view.weight, k)
-        return Sight(0.5 * (one + two), mass, view.carm.binned(k)), 0.5 * (one - two)
-
-    def fault(self) -> str:
-        """Why there is nothing to register in this view, or an empty string."""
-        if min(self.view.carm.shape) < 48:
-            return (f"the picture has only {self.view.carm.shape[0]} x {self.view.carm.shape[1]} pixels: "
-                    "give frames of at least 48 x 48")
-        w = self.view.weight
-        if float(w.mean()) < 0.05:
-            return "less than 5 % of the picture carries signal: open the collimator"
-        sight = self.sight(64)
-        seen = sight.fixed[sight.weight > 0]
-        if not seen.size or float(seen.std()) < 1e-3 * max(1e-3, float(np.abs(seen).mean())):
-            return "the picture is empty or of one grey: check that X-rays were on"
-        return ""
-
-
-def binned(picture: Array, weight: Array, k: int, *, counts: bool = False) -> tuple[Array, Array]:
-    """Weighted mean over k x k blocks, and the mean weight; rows and columns cut to k.
-
-    counts: average exp(-p) instead of p, as a detector with larger pixels would. Where only a few photons
-    arrive, the mean of logarithms is biased and ruled by the emptiest pixels.
-    """
-    if k == 1:
-        return picture, weight
-    if not counts:
-        return _similarity.binned(picture, weight, k)
-    least = np.float32(picture.min())
-    signal, mass = _similarity.binned(np.exp(least - picture), weight, k)
-    return least - np.log(np.maximum(signal, np.float32(1e-30))), mass
 
 
 def _checked(starts: Sequence[Start]) -> list[Start]:

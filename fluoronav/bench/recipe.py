@@ -17,7 +17,7 @@ from fluoronav.bench.truth import Physics, fluoroscopy, random_motion, random_vi
 from fluoronav.bench.truth import two_materials as materials_of
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, attenuation_from_hu
-from registration.volume_model import binned
+from registration.ladder import binned
 
 if TYPE_CHECKING:
     import torch

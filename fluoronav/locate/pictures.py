@@ -16,8 +16,8 @@ from fluoronav.imaging import Frame, Run
 from fluoronav.imaging.intensity import of_values
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Array
+from registration.ladder import binned
 from registration.model import View
-from registration.volume_model import binned
 
 BLOCK = 8  # pixels: means over blocks show motion long before single pixels do
 STILL_SIGMAS = 6.0  # of a block's noise; by chance once in 10^9

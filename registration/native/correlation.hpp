@@ -292,23 +292,4 @@ private:
     }
 };
 
-// Weighted mean over k x k blocks of a picture and the mean weight; rows and columns cut to multiples of k.
-FLUORONAV_CLONES inline void binned(const float* picture, const float* weight, int w, int k, int rows, int cols,
-                                    float* out, float* out_weight) {
-    std::vector<float> sum(cols), mass(cols);
-    for (int y = 0; y < rows; ++y) {
-        std::fill(sum.begin(), sum.end(), 0.0f);
-        std::fill(mass.begin(), mass.end(), 0.0f);
-        for (int dy = 0; dy < k; ++dy) {
-            const float *p = picture + static_cast<std::ptrdiff_t>(y * k + dy) * w, *q = weight + static_cast<std::ptrdiff_t>(y * k + dy) * w;
-            for (int x = 0; x < cols; ++x)
-                for (int dx = 0; dx < k; ++dx) sum[x] += p[x * k + dx] * q[x * k + dx], mass[x] += q[x * k + dx];
-        }
-        for (int x = 0; x < cols; ++x) {
-            out[static_cast<std::ptrdiff_t>(y) * cols + x] = mass[x] > 0 ? sum[x] / mass[x] : 0.0f;
-            out_weight[static_cast<std::ptrdiff_t>(y) * cols + x] = mass[x] / static_cast<float>(k * k);
-        }
-    }
-}
-
 }  // namespace correlation

@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "blocks.hpp"
 #include "correlation.hpp"
 
 namespace nb = nanobind;
@@ -73,16 +74,48 @@ static nb::tuple patches(Picture moving, Picture fixed, Picture weight, bool gra
                           array(std::move(made.result.mass), {n}));
 }
 
-static nb::tuple binned(Picture picture, Picture weight, int k) {
+// What blocks.hpp sums over k x k blocks, (4, rows, columns), and the smallest line integral (0 unless counts).
+static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts) {
     same(picture, weight);
+    if (k < 1 || picture.shape(0) < static_cast<std::size_t>(k) || picture.shape(1) < static_cast<std::size_t>(k))
+        throw nb::value_error("blocks larger than the picture");
     const std::size_t rows = picture.shape(0) / k, cols = picture.shape(1) / k;
-    std::vector<float> out(rows * cols), mass(rows * cols);
+    std::vector<float> sums(4 * rows * cols);
+    float least = 0;
     {
         nb::gil_scoped_release release;
-        correlation::binned(picture.data(), weight.data(), static_cast<int>(picture.shape(1)), k, static_cast<int>(rows),
-                            static_cast<int>(cols), out.data(), mass.data());
+        if (counts) least = blocks::smallest(picture.data(), picture.size());
+        blocks::sum(picture.data(), weight.data(), static_cast<int>(picture.shape(1)), k, static_cast<int>(rows),
+                    static_cast<int>(cols), counts, least, sums.data());
     }
-    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(mass), {rows, cols}));
+    return nb::make_tuple(array(std::move(sums), {4, rows, cols}), least);
+}
+
+static nb::object coarser(Stack sums, int f) {
+    if (f < 1 || sums.shape(0) != 4 || sums.shape(1) < static_cast<std::size_t>(f) || sums.shape(2) < static_cast<std::size_t>(f))
+        throw nb::value_error("blocks larger than the picture");
+    const std::size_t rows = sums.shape(1) / f, cols = sums.shape(2) / f;
+    std::vector<float> out(4 * rows * cols), line(sums.shape(2));
+    blocks::coarsen(sums.data(), static_cast<int>(sums.shape(1)), static_cast<int>(sums.shape(2)), f, static_cast<int>(rows),
+                    static_cast<int>(cols), line.data(), out.data());
+    return array(std::move(out), {4, rows, cols});
+}
+
+static nb::tuple block_means(Stack sums, int k, bool counts, float least) {
+    if (sums.shape(0) != 4) throw nb::value_error("no sums over blocks");
+    const std::size_t rows = sums.shape(1), cols = sums.shape(2);
+    std::vector<float> out(rows * cols), weight(rows * cols);
+    blocks::means(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.data(), weight.data());
+    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}));
+}
+
+static nb::tuple block_halves(Stack sums, int k, bool counts, float least) {
+    if (sums.shape(0) != 4) throw nb::value_error("no sums over blocks");
+    const std::size_t rows = sums.shape(1), cols = sums.shape(2);
+    std::vector<float> out(rows * cols), noise(rows * cols), weight(rows * cols);
+    blocks::halves(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.data(), noise.data(), weight.data());
+    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}),
+                          array(std::move(noise), {rows, cols}));
 }
 
 NB_MODULE(_similarity, m) {
@@ -91,5 +124,8 @@ NB_MODULE(_similarity, m) {
     m.def("robust", &robust, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"),
           nb::arg("floor"));
     m.def("patches", &patches, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"));
-    m.def("binned", &binned, nb::arg("picture"), nb::arg("weight"), nb::arg("k"));
+    m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"));
+    m.def("coarser", &coarser, nb::arg("sums"), nb::arg("f"));
+    m.def("block_means", &block_means, nb::arg("sums"), nb::arg("k"), nb::arg("counts"), nb::arg("least"));
+    m.def("block_halves", &block_halves, nb::arg("sums"), nb::arg("k"), nb::arg("counts"), nb::arg("least"));
 }
