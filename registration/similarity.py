@@ -26,6 +26,9 @@ import registration._similarity as _similarity
 from registration.geometry import Array, Float64
 
 
+_THREADS = 2  # their number changes no bit; small pictures take one
+
+
 @dataclass(frozen=True, slots=True)
 class NormalEquations:
     """Gauss-Newton of the cost: hessian (n, n), gradient (n,); scores (blocks, n) are the
@@ -80,7 +83,8 @@ class Correlation:
         pictures: a patch counts by what it explains, so one that a wire or noise spoils hardly pulls.
         """
         value, r, mass, hessian, gradient, scores = _similarity.correlate(
-            moving, fixed, weight, jacobian, self.gradient, self.patch_px or 0, self.floor, self.score_px)
+            moving, fixed, weight, jacobian, self.gradient, self.patch_px or 0, self.floor, self.score_px,
+            _THREADS)
         by_block = r[mass > 0.2 * mass.mean()]
         if jacobian is None:
             return Likeness(value, by_block)
@@ -88,7 +92,8 @@ class Correlation:
 
     def robust_weight(self, moving: Array, fixed: Array, weight: Array) -> Array:
         """Redescending weights of what is left after the best scale and offset of each patch."""
-        return np.asarray(_similarity.robust(moving, fixed, weight, self.gradient, self.patch_px or 64, self.floor))
+        return np.asarray(_similarity.robust(moving, fixed, weight, self.gradient, self.patch_px or 64, self.floor,
+                                             _THREADS))
 
     def patches(self, moving: Array, fixed: Array, weight: Array, noise: Array) -> tuple[Float64, Float64]:
         """Correlation of each patch (n,) and the best that the noise in `fixed` allows it (n,).

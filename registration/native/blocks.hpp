@@ -13,7 +13,7 @@
 #include <cstring>
 #include <vector>
 
-#include "correlation.hpp"
+#include "tiles.hpp"
 
 namespace blocks {
 

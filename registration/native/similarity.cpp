@@ -23,50 +23,49 @@ static void same(const Picture& a, const Picture& b) {
     if (a.shape(0) != b.shape(0) || a.shape(1) != b.shape(1)) throw nb::value_error("pictures of different shapes");
 }
 
-static nb::tuple correlate(Picture moving, Picture fixed, Picture weight, std::optional<Stack> jacobian, bool gradient,
-                           int patch, double floor, int score) {
+static correlation::Pictures pictures(const Picture& moving, const Picture& fixed, const Picture& weight, bool gradient) {
     same(moving, fixed), same(moving, weight);
     if (moving.shape(0) < 3 || moving.shape(1) < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
-    const int h = static_cast<int>(moving.shape(0)), w = static_cast<int>(moving.shape(1));
-    int n = 0;
+    return {moving.data(), fixed.data(), weight.data(), nullptr, static_cast<int>(moving.shape(0)),
+            static_cast<int>(moving.shape(1)), 0, gradient, 0.0f, 0.0f};
+}
+
+static nb::tuple correlate(Picture moving, Picture fixed, Picture weight, std::optional<Stack> jacobian, bool gradient,
+                           int patch, double floor, int score, int threads) {
+    correlation::Pictures s = pictures(moving, fixed, weight, gradient);
     if (jacobian) {
-        if (static_cast<int>(jacobian->shape(1)) != h || static_cast<int>(jacobian->shape(2)) != w)
+        if (jacobian->shape(1) != moving.shape(0) || jacobian->shape(2) != moving.shape(1))
             throw nb::value_error("the jacobian belongs to another shape");
-        n = static_cast<int>(jacobian->shape(0));
+        if (jacobian->shape(0) % 3 || jacobian->shape(0) > correlation::MOST_COLUMNS)
+            throw nb::value_error("a jacobian has 3, 6, ... 96 columns");
+        s.jacobian = jacobian->data(), s.n = static_cast<int>(jacobian->shape(0));
     }
     std::optional<correlation::Correlation> made;
     {
         nb::gil_scoped_release release;
-        made.emplace(moving.data(), fixed.data(), weight.data(), h, w, correlation::Settings{gradient, patch, floor, score});
-        if (jacobian) made->normal_equations(jacobian->data(), n);
+        made.emplace(s, correlation::Settings{gradient, patch, floor, score}, threads);
     }
     auto& r = made->result;
-    const std::size_t cells = r.r.size(), m = static_cast<std::size_t>(n), scores = n ? r.scores.size() / m : 0;
+    const std::size_t cells = r.r.size(), m = static_cast<std::size_t>(s.n), scores = m ? r.scores.size() / m : 0;
     const double value = r.value;
     return nb::make_tuple(value, array(std::move(r.r), {cells}), array(std::move(r.mass), {cells}),
                           array(std::move(r.hessian), {m, m}), array(std::move(r.gradient), {m}),
                           array(std::move(r.scores), {scores, m}));
 }
 
-static nb::object robust(Picture moving, Picture fixed, Picture weight, bool gradient, int patch, double floor) {
-    same(moving, fixed), same(moving, weight);
-    const std::size_t h = moving.shape(0), w = moving.shape(1);
-    if (h < 3 || w < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
-    std::vector<float> out(weight.data(), weight.data() + h * w);
+static nb::object robust(Picture moving, Picture fixed, Picture weight, bool gradient, int patch, double floor, int threads) {
+    const correlation::Pictures s = pictures(moving, fixed, weight, gradient);
+    std::vector<float> out(weight.data(), weight.data() + weight.size());
     {
         nb::gil_scoped_release release;
-        correlation::Correlation(moving.data(), fixed.data(), weight.data(), static_cast<int>(h), static_cast<int>(w),
-                                 correlation::Settings{gradient, patch, floor, 0}).robust(out.data());
+        correlation::Correlation(s, correlation::Settings{gradient, patch, floor, 0}, threads).robust(out.data());
     }
-    return array(std::move(out), {h, w});
+    return array(std::move(out), {moving.shape(0), moving.shape(1)});
 }
 
 // Correlation of each cell without any floor, the fixed picture's energy in it, and its weight.
 static nb::tuple patches(Picture moving, Picture fixed, Picture weight, bool gradient, int patch) {
-    same(moving, fixed), same(moving, weight);
-    if (moving.shape(0) < 3 || moving.shape(1) < 3) throw nb::value_error("pictures need 3 x 3 pixels at least");
-    correlation::Correlation made(moving.data(), fixed.data(), weight.data(), static_cast<int>(moving.shape(0)),
-                                  static_cast<int>(moving.shape(1)), correlation::Settings{gradient, patch, 0.0, 0});
+    correlation::Correlation made(pictures(moving, fixed, weight, gradient), correlation::Settings{gradient, patch, 0.0, 0}, 1);
     const std::size_t n = made.result.r.size();
     std::vector<double> energy(n);
     for (std::size_t p = 0; p < n; ++p) energy[p] = made.energy_fixed(static_cast<int>(p));
@@ -120,9 +119,9 @@ static nb::tuple block_halves(Stack sums, int k, bool counts, float least) {
 
 NB_MODULE(_similarity, m) {
     m.def("correlate", &correlate, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("jacobian").none(),
-          nb::arg("gradient"), nb::arg("patch"), nb::arg("floor"), nb::arg("score"));
+          nb::arg("gradient"), nb::arg("patch"), nb::arg("floor"), nb::arg("score"), nb::arg("threads"));
     m.def("robust", &robust, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"),
-          nb::arg("floor"));
+          nb::arg("floor"), nb::arg("threads"));
     m.def("patches", &patches, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"));
     m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"));
     m.def("coarser", &coarser, nb::arg("sums"), nb::arg("f"));
