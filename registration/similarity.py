@@ -25,7 +25,6 @@ import numpy as np
 import registration._similarity as _similarity
 from registration.geometry import Array, Float64
 
-
 _THREADS = 2  # their number changes no bit; small pictures take one
 
 

@@ -20,6 +20,10 @@ from registration.similarity import Likeness, NormalEquations, Similarity
 Render = Callable[[CArm, Float64, bool], tuple[Array, Array | None]]
 
 
+# A derivative is good for this much movement of the picture in all: edges are two pixels wide.
+FROZEN_PX = 0.7
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """One view at one level: fixed and weight (h, w) float32, their C-arm, and where it stands."""
@@ -33,7 +37,7 @@ class Sight:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step from coarse to fine. robust: lower the weight of what only the frame has, once, at the
-    pose where the stage begins. tolerance_px: stop below this movement of the picture."""
+    pose where the stage begins. tolerance_px: a step that moves the picture by less is the last."""
 
     sights: tuple[Sight, ...]
     renders: tuple[Render, ...]
@@ -90,23 +94,30 @@ class _State:
 
 def _descend(stage: Stage, poses: tuple[Float64, ...], free: tuple[bool, ...] | None) -> tuple[
         tuple[Float64, ...], _State, int]:
-    """Levenberg-Marquardt at one stage."""
+    """Levenberg-Marquardt at one stage. A derivative serves as long as the picture moves by less than a pixel's
+    part from where it was taken; the last step, too short to matter, is taken without another look."""
     weights = tuple(s.weight for s in stage.sights)
+    pictures = _pictures(stage, poses)
     if stage.robust:
-        weights = _robust_weights(stage, poses, weights)
-    state = _look(stage, poses, weights)
-    used = 1 + int(stage.robust)
-    damping = 1e-3
+        weights = tuple(stage.similarity.robust_weight(p, s.fixed, w)
+                        for p, s, w in zip(pictures.moving, stage.sights, weights, strict=True))
+    state = _look(stage, pictures, weights)
+    used, damping, strayed = 1, 1e-3, 0.0
     for _ in range(stage.iterations):
         normal = state.likeness.normal
         if normal is None or not np.isfinite(normal.hessian).all():
             break
         step = _bounded(_step(normal, damping, free))
-        if _movement_px(step, stage) < stage.tolerance_px:
-            break
         trial = tuple(Rigid.exp(step[6 * b:6 * b + 6]) @ p for b, p in enumerate(poses))
-        new = _look(stage, trial, weights)
+        moved = _movement_px(step, stage)
+        if moved < stage.tolerance_px:
+            poses = trial
+            break
+        strayed += moved
+        new = _look(stage, _pictures(stage, trial, None if strayed > FROZEN_PX else state.jacobians), weights)
         used += 1
+        if strayed > FROZEN_PX:
+            strayed = 0.0
         if new.likeness.value > state.likeness.value:
             poses, state, damping = trial, new, max(damping * 0.2, 1e-5)
         else:
@@ -116,30 +127,39 @@ def _descend(stage: Stage, poses: tuple[Float64, ...], free: tuple[bool, ...] | 
     return poses, state, used
 
 
-def _look(stage: Stage, poses: tuple[Float64, ...], weights: tuple[Array, ...]) -> _State:
-    """Pictures, likeness and joint normal equations at the poses."""
-    moving, jacobians, parts = [], [], []
-    for sight, weight in zip(stage.sights, weights, strict=True):
-        picture, jacobian = _picture(stage, sight, poses)
-        moving.append(picture)
-        jacobians.append(jacobian)
-        parts.append(stage.similarity.evaluate(picture, sight.fixed, weight, jacobian))
-    return _State(_joined(parts, stage.sights), tuple(moving), tuple(jacobians), weights)
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    moving: tuple[Array, ...]
+    jacobians: tuple[Array, ...]
 
 
-def _picture(stage: Stage, sight: Sight, poses: tuple[Float64, ...]) -> tuple[Array, Array]:
-    """The sum of all bodies, and its Jacobian (6 * bodies, h, w)."""
-    pairs = [render(sight.carm, sight.carm_from_room @ pose, True)
+def _pictures(stage: Stage, poses: tuple[Float64, ...], kept: tuple[Array, ...] | None = None) -> _Pictures:
+    """Every view's sum of all bodies (h, w), with its Jacobian (6 * bodies, h, w) or the one that is kept."""
+    pairs = [_picture(stage, sight, poses, kept is None) for sight in stage.sights]
+    return _Pictures(tuple(p for p, _ in pairs), tuple(j for _, j in pairs if j is not None) if kept is None else kept)
+
+
+def _look(stage: Stage, pictures: _Pictures, weights: tuple[Array, ...]) -> _State:
+    """Likeness and joint normal equations of the pictures."""
+    parts = [stage.similarity.evaluate(p, s.fixed, w, j) for p, s, w, j in zip(
+        pictures.moving, stage.sights, weights, pictures.jacobians, strict=True)]
+    return _State(_joined(parts, stage.sights), pictures.moving, pictures.jacobians, weights)
+
+
+def _picture(stage: Stage, sight: Sight, poses: tuple[Float64, ...], jacobian: bool) -> tuple[Array, Array | None]:
+    pairs = [render(sight.carm, sight.carm_from_room @ pose, jacobian)
              for render, pose in zip(stage.renders, poses, strict=True)]
-    jacobians = [j for _, j in pairs if j is not None]
     if len(pairs) == 1:
-        return pairs[0][0], jacobians[0]
-    return sum((p for p, _ in pairs[1:]), pairs[0][0]), np.concatenate(jacobians)
+        return pairs[0]
+    jacobians = [j for _, j in pairs if j is not None]
+    return sum((p for p, _ in pairs[1:]), pairs[0][0]), np.concatenate(jacobians) if jacobians else None
 
 
 def _joined(parts: Sequence[Likeness], sights: tuple[Sight, ...]) -> Likeness:
     """Mean over views; each view's motion is turned from its C-arm into the room first."""
     n = len(parts)
+    if n == 1 and np.array_equal(sights[0].carm_from_room, _HERE):
+        return parts[0]
     value = sum(p.value for p in parts) / n
     hessian: Float64 = np.zeros(())
     gradient: Float64 = np.zeros(())
@@ -153,14 +173,6 @@ def _joined(parts: Sequence[Likeness], sights: tuple[Sight, ...]) -> Likeness:
         scores.append(part.normal.scores @ a / n)
     return Likeness(value, np.concatenate([p.by_block for p in parts]),
                     NormalEquations(hessian, gradient, np.concatenate(scores)))
-
-
-def _robust_weights(stage: Stage, poses: tuple[Float64, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
-    out = []
-    for sight, weight in zip(stage.sights, weights, strict=True):
-        pairs = [r(sight.carm, sight.carm_from_room @ p, False)[0] for r, p in zip(stage.renders, poses, strict=True)]
-        out.append(stage.similarity.robust_weight(sum(pairs[1:], pairs[0]), sight.fixed, weight))
-    return tuple(out)
 
 
 def adjoint(b_from_a: Float64) -> Float64:
@@ -184,6 +196,7 @@ def _step(normal: NormalEquations, damping: float, free: tuple[bool, ...] | None
     return out
 
 
+_HERE = np.eye(4)
 _UNITS = np.tile([1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4], 64)  # 1 rad moves things by some 100 mm: (1 / 100)^2
 
 # One step may turn by 0.2 rad and shift by 30 mm, 80 mm in depth: the linear model holds no further.
