@@ -37,8 +37,10 @@ def installed() -> tuple[str, ...]:
     return tuple(e for e in ENGINES if all(importlib.util.find_spec(n) is not None for n in needs[e]))
 
 
-def open_engine(artefact: Path, shape: tuple[int, int, int, int], name: str | None = None, threads: int = 2) -> Engine:
-    """An engine for inputs of one shape. Raises BadInput where the engine or the artefact is missing."""
+def open_engine(artefact: Path, shape: tuple[int, int, int, int], name: str | None = None, threads: int = 2,
+                precision: str = "f32") -> Engine:
+    """An engine for inputs of one shape. precision: `f32`, or `bf16` for OpenVINO, which uses it where the processor
+    has it. Raises BadInput where the engine or the artefact is missing, or cannot run in that precision."""
     name = name or next(iter(installed()), None)
     if name is None or name not in installed():
         raise BadInput("engine for networks", got=name or "none installed", expected="one of " + ", ".join(ENGINES),
@@ -46,7 +48,12 @@ def open_engine(artefact: Path, shape: tuple[int, int, int, int], name: str | No
     if not artefact.is_file():
         raise BadInput("weights", got=f"no file {artefact.name}", expected="an exported network in models/weights",
                        remedy="reinstall fluoronav, or export one (python -m models.training.export)")
-    kinds: dict[str, Callable[..., Engine]] = {"openvino": OpenVino, "onnxruntime": OnnxRuntime, "torch": Torch}
+    if precision != "f32" and (name != "openvino" or precision != "bf16"):
+        raise BadInput("precision of an engine", got=f"{precision} on {name}", expected="f32, or bf16 on openvino",
+                       remedy="use f32")
+    if name == "openvino":
+        return OpenVino(artefact, shape, threads, precision)
+    kinds: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "torch": Torch}
     return kinds[name](artefact, shape, threads)
 
 
@@ -55,7 +62,7 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, artefact: Path, shape: tuple[int, int, int, int], threads: int) -> None:
+    def __init__(self, artefact: Path, shape: tuple[int, int, int, int], threads: int, precision: str = "f32") -> None:
         os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
         import openvino
 
@@ -63,7 +70,7 @@ class OpenVino:
         model = core.read_model(artefact)
         model.reshape(list(shape))
         self._compiled = core.compile_model(model, "CPU", {
-            "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision,
             "ENABLE_CPU_PINNING": False})
         self._request = self._compiled.create_infer_request()
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluoronav.bench.observer import APART as PIECES_APART
+from fluoronav.bench.observer import HALF, Patches, upright
 from registration.geometry import Array
 
 Filter = Callable[[Iterator[Array]], Iterator[Array]]  # frames in stored units to clean ones, float32
@@ -19,23 +21,30 @@ DEPTH, WIDTH = 0.30, 2.0
 SETTLE, STILL, JUMP_AT = 8, 24, 16  # frames before anything is measured; frames of a run; when the wire jumps
 APART = 5  # no frame of the run comes again within
 BESIDE = (4.0, 12.0)  # pixels from the wire: where the noise that it is seen in is measured
-WINDOW = 4.0  # pixels: standard deviation of an observer's window along the wire
+STAYS = 4  # frames that an inserted wire stays before it is taken out
 
 
 @dataclass(frozen=True, slots=True)
 class WireFigures:
-    """kept: contrast of a wire that moves every frame; noise_left where nothing moves (standard deviation of
-    the output over that of the input, in time); new_place of the settled contrast in the frame of a jump;
-    ghost_0 and ghost at the old place in that frame and three frames later, less the raw run's; beside: noise
-    around the moving wire over the raw run's; detectability of a piece of the moving wire (see `observed`)."""
+    """Shares of the drawn wire. kept: of one that moves every frame; kept_still: of one at rest; noise_left where
+    nothing moves (standard deviation of the output over that of the input, in time); new_place, new_1, new_3 of the
+    settled contrast in the frame of a jump and one and three later; ghost_0 and ghost at the old place in that frame
+    and three later, less the raw run's; inserted: in its first frame, removed_0 and removed_3: what is left of it;
+    beside: noise around the moving wire over the raw run's; patches: what an observer gets to see."""
 
     kept: float
+    kept_still: float
     noise_left: float
     new_place: float
+    new_1: float
+    new_3: float
     ghost_0: float
     ghost: float
+    inserted: float
+    removed_0: float
+    removed_3: float
     beside: float
-    detectability: float
+    patches: Patches
 
 
 def order(frames: int, length: int, random: np.random.Generator) -> list[int]:
@@ -61,8 +70,9 @@ def wire(shape: tuple[int, int], at_px: float, angle: float) -> Array:
     return np.clip(WIDTH / 2 + 0.5 - np.abs(off), 0, 1) * (np.abs(along) < shape[1] * 0.4)
 
 
-def measure(run: Array, method: Filter, seed: int, top: int = 255) -> WireFigures:
-    """The figures of one filter on one still run (frames, rows, columns; stored units up to `top`) for one seed."""
+def measure(run: Array, method: Filter, seed: int, top: int = 255, depth: float = DEPTH) -> WireFigures:
+    """The figures of one filter on one still run (frames, rows, columns; stored units up to `top`) for one seed;
+    depth: share of the signal that the wire takes."""
     random = np.random.default_rng(seed)
     base = run[order(len(run), STILL, random)].astype(np.float32)
     angle, start = random.uniform(0, np.pi), random.uniform(-60, 60)
@@ -71,70 +81,71 @@ def measure(run: Array, method: Filter, seed: int, top: int = 255) -> WireFigure
     moving = [start + step * k for k in range(STILL)]
     jumping = [start if k < JUMP_AT else start + jump for k in range(STILL)]
     clean = np.stack(list(method(iter(base))))
-    moved = _filtered(base, moving, shape, angle, method, top)
-    kept = np.mean([_contrast(base, clean, moved, wire(shape, moving[k], angle), k) for k in range(SETTLE, STILL)])
-    jumped = _filtered(base, jumping, shape, angle, method, top)
+    drawn = _Drawn(base, clean, method, top, depth)
+    moved = drawn.filtered([wire(shape, at, angle) for at in moving])
+    kept = np.mean([drawn.contrast(moved, wire(shape, moving[k], angle), k) for k in range(SETTLE, STILL)])
     new, old = wire(shape, jumping[JUMP_AT], angle), wire(shape, start, angle)
-    settled = _contrast(base, clean, jumped, old, JUMP_AT - 1)
-    ghost_0, ghost = (_contrast(base, clean, jumped, old, JUMP_AT + k) for k in (0, 3))
+    jumped = drawn.filtered([wire(shape, at, angle) for at in jumping])
+    settled = drawn.contrast(jumped, old, JUMP_AT - 1)
+    placed = [drawn.contrast(jumped, new, JUMP_AT + k) / settled for k in (0, 1, 3)]
+    ghosts = [drawn.contrast(jumped, old, JUMP_AT + k) for k in (0, 3)]
+    there = [SETTLE <= k < SETTLE + STAYS for k in range(STILL)]
+    put = drawn.filtered([old * on for on in there])
+    taken = [drawn.contrast(put, old, k) for k in (SETTLE, SETTLE + STAYS, SETTLE + STAYS + 3)]
     still = np.s_[STILL // 3:, shape[0] // 8: -shape[0] // 8, shape[1] // 8: -shape[1] // 8]
     noise = float(np.median(clean[still].std(axis=0)) / np.median(base[still].std(axis=0)))
     truth = run.mean(axis=0, dtype=np.float64)
-    beside, seen = _around(base, clean, moved, truth, (moving, angle))
-    placed = _contrast(base, clean, jumped, new, JUMP_AT) / settled
-    return WireFigures(float(kept), noise, placed, ghost_0, ghost, beside, seen)
+    return WireFigures(float(kept), settled, noise, placed[0], placed[1], placed[2], ghosts[0], ghosts[1],
+                       taken[0] / settled, taken[1], taken[2], _beside(base, moved, truth, (moving, angle)),
+                       _patches((clean, moved), truth, (moving, angle), depth))
 
 
-def _filtered(base: Array, places: list[float], shape: tuple[int, int], angle: float, method: Filter,
-              top: int) -> Array:
-    """The run with a wire in it, filtered; rounding as the run has it."""
-    drawn = (np.rint(base[k] * (1 - DEPTH * wire(shape, places[k], angle))) for k in range(len(base)))
-    return np.stack(list(method(np.clip(d, 0, top).astype(np.float32) for d in drawn)))
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A run, what the filter makes of it, and the same with wires in it."""
+
+    base: Array
+    clean: Array
+    method: Filter
+    top: int
+    depth: float
+
+    def filtered(self, profiles: list[Array]) -> Array:
+        """The run with a wire in it, filtered; rounding as the run has it."""
+        drawn = (np.rint(x * (1 - self.depth * profile)) for x, profile in zip(self.base, profiles, strict=True))
+        return np.stack(list(self.method(np.clip(d, 0, self.top).astype(np.float32) for d in drawn)))
+
+    def contrast(self, filtered: Array, profile: Array, k: int) -> float:
+        """Share of the drawn wire that the difference with and without it holds at a place."""
+        drawn = self.depth * self.base[k] * profile
+        return float(np.sum((self.clean[k] - filtered[k]) * profile) / np.sum(drawn * profile))
 
 
-def _contrast(base: Array, clean: Array, filtered: Array, profile: Array, k: int) -> float:
-    """Share of the drawn wire that the difference with and without it holds at a place."""
-    drawn = DEPTH * base[k] * profile
-    return float(np.sum((clean[k] - filtered[k]) * profile) / np.sum(drawn * profile))
-
-
-def _around(base: Array, clean: Array, moved: Array, truth: Array,
-            wired: tuple[list[float], float]) -> tuple[float, float]:
-    """(noise beside the moving wire over the raw run's, detectability of a piece of it)."""
-    (places, angle), shape = wired, base.shape[1:]
-    noise: list[tuple[float, float]] = []
-    signals: list[float] = []
-    nothing: list[float] = []
+def _beside(base: Array, moved: Array, truth: Array, wired: tuple[list[float], float]) -> float:
+    """Noise beside the moving wire over the raw run's."""
+    (places, angle), shape = wired, (base.shape[1], base.shape[2])
+    noise = []
     for k in range(SETTLE, STILL):
-        off, along = across((shape[0], shape[1]), places[k], angle)
+        off, along = across(shape, places[k], angle)
         ring = (np.abs(off) > BESIDE[0]) & (np.abs(off) < BESIDE[1]) & (np.abs(along) < shape[1] * 0.35)
-        noise.append((float(((moved[k] - truth)[ring] ** 2).mean()), float(((base[k] - truth)[ring] ** 2).mean())))
-        wired_truth = truth * (1 - DEPTH * wire((shape[0], shape[1]), places[k], angle))
-        with_it, without = observed(clean[k] - moved[k], moved[k] - wired_truth, off, along)
-        signals += with_it
-        nothing += without
+        noise.append([float(((x[k] - truth)[ring] ** 2).mean()) for x in (moved, base)])
     out, raw = np.sqrt(np.mean(noise, axis=0))
-    return float(out / raw), float(np.mean(signals) / max(float(np.std(nothing)), 1e-9))
+    return float(out / raw)
 
 
-def observed(signal: Array, noise: Array, off: Array, along: Array) -> tuple[list[float], list[float]]:
-    """Answers of an observer at pieces of the wire 12 pixels apart, to the wire and to the noise where it is.
-
-    Non-prewhitening: a template of the wire less its surroundings (2 pixels against 8), under a window of
-    standard deviation WINDOW along it: as much of a wire as is judged at a glance. Their mean over their standard
-    deviation is the detectability d'.
-    """
-    with_it, without = [], []
-    middle = 0.3 * signal.shape[1]
-    near = np.abs(off) < 4
-    core = np.clip(WIDTH / 2 + 0.5 - np.abs(off), 0, 1)
-    for place in np.arange(-middle, middle, 12.0):
-        window = np.exp(-0.5 * ((along - place) / WINDOW) ** 2) * near
-        pick = window > 0.01
-        if pick.sum() < 20:
-            continue
-        w, c = window[pick], core[pick]
-        template = w * (c - np.sum(w * c) / np.sum(w))
-        with_it.append(float(np.sum(template * signal[pick])))
-        without.append(float(np.sum(template * noise[pick])))
-    return with_it, without
+def _patches(pictures: tuple[Array, Array], truth: Array, wired: tuple[list[float], float], depth: float) -> Patches:
+    """Pieces of the moving wire, and the same places without it, in contrast to the known background."""
+    (places, angle), (rows, columns) = wired, truth.shape
+    along = np.arange(-0.35 * columns, 0.35 * columns, PIECES_APART)
+    found: tuple[list[Array], list[Array]] = ([], [])
+    for k in range(SETTLE, STILL):
+        off = places[k] + 8 * np.sin(along / 60)
+        u = columns / 2 + along * np.cos(angle) - off * np.sin(angle)
+        v = rows / 2 + along * np.sin(angle) + off * np.cos(angle)
+        inside = (np.minimum(u, v) > HALF) & (u < columns - HALF) & (v < rows - HALF)
+        for kept, picture in zip(found, pictures, strict=True):
+            relative = ((picture[k] - truth) / np.maximum(truth, 1)).astype(np.float32)
+            kept.append(upright([relative], np.stack([u, v], axis=1)[inside], angle))
+    profile = np.clip(WIDTH / 2 + 0.5 - np.abs(np.arange(-HALF, HALF + 1)), 0, 1)
+    without, with_it = (np.concatenate(x) for x in found)
+    return Patches(with_it, without, np.broadcast_to(-depth * profile, (2 * HALF + 1,) * 2))

@@ -19,6 +19,8 @@ def bench(
         "--store", help="With gate: keep pictures and trials in this folder, and go on from what is there.")] = None,
     minutes: Annotated[float | None, typer.Option(
         "--minutes", help="With gate: stop after so long, with the figures of what is there.", min=0)] = None,
+    full: Annotated[bool, typer.Option(
+        "--full", help="With enhance: slow peers on all pictures and on wires, half an hour more.")] = False,
 ) -> None:
     """Measure speed or accuracy and print the figures with unit and n."""
     from fluoronav.bench import BENCHES, run
@@ -35,10 +37,12 @@ def bench(
     if name is None:
         raise BadInput("benchmark", got="no name", expected="one of " + ", ".join(BENCHES),
                        remedy="see fluoronav bench --list")
-    options: dict[str, Any] = {k: v for k, v in (("store", store), ("minutes", minutes)) if v is not None}
-    if options and name != "gate":
-        raise BadInput("--" + " and --".join(options), got=f"bench {name}", expected="bench gate",
-                       remedy="leave it out: no other benchmark runs for so long")
+    given = (("store", "gate", store), ("minutes", "gate", minutes), ("full", "enhance", full or None))
+    options: dict[str, Any] = {option: value for option, _, value in given if value is not None}
+    for option, bench_of_it, _ in given:
+        if option in options and name != bench_of_it:
+            raise BadInput(f"--{option}", got=f"bench {name}", expected=f"bench {bench_of_it}",
+                           remedy="leave it out: no other benchmark runs for so long")
     with progress(f"bench {name}", quiet=as_json) as report:
         result = run(name, report, **options)
     if as_json:
