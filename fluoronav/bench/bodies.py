@@ -6,12 +6,11 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from scipy import ndimage
 
 from fluoronav.bench.figure import Figure, Progress
-from fluoronav.bench.truth import Physics, fluoroscopy, random_motion, random_view, target_errors, two_materials
-from registration.bodies import Spine, spine_and_rest, spine_of
-from registration.geometry import Array, CArm, Float64, Volume, attenuation_from_hu
+from fluoronav.bench.truth import Physics, breathed, fluoroscopy, random_motion, random_view, target_errors, two_materials
+from registration.bodies import spine_and_rest, spine_of
+from registration.geometry import CArm, Volume, attenuation_from_hu
 from registration.joint import JointModel, RoomView
 from registration.model import Settings, Start, View
 from registration.result import Outcome
@@ -19,7 +18,6 @@ from registration.volume_model import VolumeModel
 
 COUNT, BREATH_MM = 10, 12.0
 CARM = CArm.centered((256, 256), 1.2, 1020.0, 765.0)
-_STILL_MM, _FREE_MM = 32.0, 72.0  # of the spine's course: up to here nothing moves, from there all of it
 
 
 def figures(volume_hu: Volume, progress: Progress, *, count: int = COUNT, seed: int = 14) -> dict[str, Figure]:
@@ -61,17 +59,3 @@ def figures(volume_hu: Volume, progress: Progress, *, count: int = COUNT, seed: 
         "bodies.coverage_95_projected": Figure(float(inside.sum() / max(1.0, accepted_.sum())), "share",
                                                int(accepted_.sum())),
     }
-
-
-def breathed(volume_hu: Volume, spine: Spine, breath_mm: Float64) -> Volume:
-    """The CT with everything away from the spine moved by breath_mm (3,), smoothly less towards it (a 2 mm grid)."""
-    volume = volume_hu.resampled(2.0)
-    data: Array = volume.data
-    k, j, i = np.indices(data.shape, np.float32)
-    affine = volume.patient_from_index
-    points = np.stack([i, j, k], -1) @ affine[:3, :3].T + affine[:3, 3]
-    t = np.clip((spine.distance_mm(points) - _STILL_MM) / (_FREE_MM - _STILL_MM), 0, 1)
-    share = t * t * (3 - 2 * t)
-    back = np.linalg.inv(affine[:3, :3]) @ breath_mm
-    at = [x - share * b for x, b in zip((k, j, i), back[::-1], strict=True)]
-    return Volume(ndimage.map_coordinates(data, at, order=1, mode="nearest"), affine)

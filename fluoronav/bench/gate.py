@@ -116,7 +116,7 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         bench, native = Path(fluoronav.bench.__path__[0]), Path(registration.__path__[0])
-        makers = [bench / name for name in ("truth.py", "gate_scenes.py", "bodies.py")]
+        makers = [bench / name for name in ("truth.py", "gate_scenes.py")]
         solvers = [*sorted(native.rglob("*.py")), *sorted(native.rglob("*.so")), bench / "gate.py"]
         self._pictures = folder / f"pictures-{_digest(makers)}"
         self._trials = folder / f"trials-{_digest([*makers, *solvers])}.jsonl"

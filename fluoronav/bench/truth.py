@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from registration.bodies import Spine
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, carm_from_patient_at
 
@@ -22,6 +23,7 @@ from registration.geometry import Array, CArm, Float64, Rigid, Volume, carm_from
 _SHARE = (0.35, 0.40, 0.25)  # at 45, 60, 75 keV
 _WATER = (0.0244, 0.0206, 0.0188)
 _BONE = (0.0958, 0.0604, 0.0463)
+_STILL_MM, _FREE_MM = 32.0, 72.0  # from the spine's course: up to here breath moves nothing, from there all of it
 _SOFT_HU, _BONE_HU = 150.0, 1150.0  # HU from which, and up to which, a voxel turns from soft tissue to bone
 
 
@@ -50,8 +52,13 @@ def fluoroscopy(materials: tuple[Volume, Volume], carm: CArm, carm_from_patient:
                 rng: np.random.Generator) -> Array:
     """Line integrals (h, w) float32 as a detector would have measured them."""
     soft, bone = rtk_line_integrals(materials, carm, carm_from_patient)
-    primary = sum(s * np.exp(-w * soft - b * bone) for s, w, b in zip(_SHARE, _WATER, _BONE, strict=True))
-    h, w = carm.shape
+    return detected(soft, bone, physics, rng)
+
+
+def detected(soft_mm: Array, bone_mm: Array, physics: Physics, rng: np.random.Generator) -> Array:
+    """Line integrals (h, w) float32 as a detector would have measured them behind mm of either material (h, w)."""
+    primary = sum(s * np.exp(-w * soft_mm - b * bone_mm) for s, w, b in zip(_SHARE, _WATER, _BONE, strict=True))
+    h, w = soft_mm.shape
     if physics.wire > 0:
         primary = primary * np.exp(-physics.wire * _wire((h, w)))
     tilt = 1 + 0.3 * np.linspace(-1, 1, w)[None, :]
@@ -132,6 +139,20 @@ def _wire(shape: tuple[int, int]) -> Array:
     line[np.clip(v.astype(int), 0, h - 1), np.clip(u.astype(int), 0, w - 1)] = 1
     line = ndimage.gaussian_filter(line, 1.2 * h / 512)
     return line / line.max()
+
+
+def breathed(volume_hu: Volume, spine: Spine, breath_mm: Float64) -> Volume:
+    """The CT with everything away from the spine moved by breath_mm (3,), smoothly less towards it (a 2 mm grid)."""
+    volume = volume_hu.resampled(2.0)
+    data: Array = volume.data
+    k, j, i = np.indices(data.shape, np.float32)
+    affine = volume.patient_from_index
+    points = np.stack([i, j, k], -1) @ affine[:3, :3].T + affine[:3, 3]
+    t = np.clip((spine.distance_mm(points) - _STILL_MM) / (_FREE_MM - _STILL_MM), 0, 1)
+    share = t * t * (3 - 2 * t)
+    back = np.linalg.inv(affine[:3, :3]) @ breath_mm
+    at = [x - share * b for x, b in zip((k, j, i), back[::-1], strict=True)]
+    return Volume(ndimage.map_coordinates(data, at, order=1, mode="nearest"), affine)
 
 
 def random_motion(rng: np.random.Generator, angle_deg: float, offset_mm: float,
