@@ -8,7 +8,15 @@ import time
 import numpy as np
 
 from fluoronav.bench.figure import Figure, Progress
-from fluoronav.bench.truth import Physics, breathed, fluoroscopy, random_motion, random_view, target_errors, two_materials
+from fluoronav.bench.truth import (
+    Physics,
+    breathed,
+    fluoroscopy,
+    random_motion,
+    random_view,
+    target_errors,
+    two_materials,
+)
 from registration.bodies import spine_and_rest, spine_of
 from registration.geometry import CArm, Volume, attenuation_from_hu
 from registration.joint import JointModel, RoomView
