@@ -27,12 +27,13 @@ from registration.solver import Problem, Render, Solution, Stage, solve
 from registration.volume_model import COARSE, FINE, GATE_EDGE_PX, Ladder, Plan, VolumeModel, distinct
 
 Intrinsics = Literal["stated", "shared", "each"]
-# Bodies part from each other where one pose for all has ended, 12 mm of breathing off.
-PARTED = (Plan(64, COARSE[-1].similarity, 6), Plan(128, FINE[0].similarity, 8), FINE[1])
+# Bodies part from each other where one pose for all has ended at 64 pixels, 12 mm of breathing off.
+PARTED = (Plan(64, COARSE[-1].similarity, 4), Plan(128, FINE[0].similarity, 6), Plan(256, FINE[1].similarity, 2))
+_BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of either part against the other
+_TRIED, _NEAR = 3, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
 # No part of a patient moves rigidly; the part asked for is off by so much more than its residuals say, along each
 # axis (simulated chests whose tissue bends smoothly).
 _SPLIT_MM = 0.7
-_BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of either part against the other
 # SDD and principal point are told by edges all over the picture. No robust weights: noise gives them a slope, and
 # they follow a wrong geometry (simulated chests: 0.4 % of SDD and 4 mm off, 0.05 % and 0.5 mm without).
 CARMS = Plan(128, Correlation(gradient=True, patch_px=16), 6)
@@ -121,12 +122,14 @@ class JointModel:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end; then parts, then C-arms."""
         one = self._models if whole is None else (whole,)
         coarse = distinct([(solve(_problem(one, views, COARSE), [p]), n) for p, n in starts])
-        middle = distinct([(solve(_problem(one, views, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
-        solution, name = middle[0]
-        rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
-        final = solve(_problem(one, views, FINE[1:]), solution.room_from_body)
+        name = coarse[0][1]
         if len(self._models) > 1:
-            final, rivals = self._parted(views, final.room_from_body[0])
+            final, rivals = self._parted(views, coarse[0][0].room_from_body[0])
+        else:
+            middle = distinct([(solve(_problem(one, views, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
+            solution, name = middle[0]
+            rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
+            final = solve(_problem(one, views, FINE[1:]), solution.room_from_body)
         which = tuple(range(len(views.ladders))) if self.intrinsics == "each" else self._alike(views)
         fits = self._fits(views, final.room_from_body)
         doubt = None
@@ -146,20 +149,32 @@ class JointModel:
         The common pose lies with the part that shows most, so either may be the one that is off; vertebrae look
         alike, so a descent alone may end at the neighbor.
         """
-        others = len(self._models) - 1
-        starts = []
-        for mm in _BREATHS_MM:
-            breath = pose @ Rigid.translation(0, 0, mm)
-            starts.append((breath, *(pose,) * others))
-            if mm:
-                starts.append((pose, *(breath,) * others))
-        coarse = [solve(_problem(self._models, views, PARTED[:1]), s) for s in starts]
-        coarse.sort(key=lambda s: -s.values[-1])
-        sharper = _problem(self._models, views, PARTED[1:2])
-        middle = distinct([(solve(sharper, s.room_from_body), "") for s in coarse[:5]], mm=3.0)
+        coarse = distinct([(solve(_problem(self._models, views, PARTED[:1]), s), "")
+                           for s in self._breaths(views, pose)[:_TRIED]], mm=3.0)
+        near = [s.room_from_body for s, _ in coarse if s.values[-1] > coarse[0][0].values[-1] - _NEAR]
+        middle = distinct([(solve(_problem(self._models, views, PARTED[1:2]), s), "") for s in near], mm=3.0)
         best = middle[0][0]
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > best.values[-1] - 0.01)
         return solve(_problem(self._models, views, PARTED[2:]), best.room_from_body), rivals
+
+    def _breaths(self, views: _Views, pose: Float64) -> list[tuple[Float64, ...]]:
+        """Poses of all bodies, the likeliest first: the first, or all others, moved by breath from a common pose.
+
+        Line integrals add, so a few pictures of either part make all pairs.
+        """
+        poses = [pose @ Rigid.translation(0, 0, mm) for mm in _BREATHS_MM]
+        middle = _BREATHS_MM.index(0.0)
+        pairs = [(k, middle) for k in range(len(poses))] + [(middle, k) for k in range(len(poses)) if k != middle]
+        values = np.zeros(len(pairs))
+        plan = PARTED[0]
+        for ladder, place, moved in zip(views.ladders, views.places, views.moved, strict=True):
+            sight = ladder.sight(plan.edge_px)
+            carm = changed(sight.carm, moved)
+            first = [_renderer(self._models[0])(carm, place @ p, False)[0] for p in poses]
+            others = [sum(_renderer(m)(carm, place @ p, False)[0] for m in self._models[1:]) for p in poses]
+            values += [plan.similarity.evaluate(first[a] + others[b], sight.fixed, sight.weight).value
+                       for a, b in pairs]
+        return [(poses[a], *(poses[b],) * (len(self._models) - 1)) for a, b in (pairs[k] for k in np.argsort(-values))]
 
     def _alike(self, views: _Views) -> tuple[int, ...]:
         """Which C-arm made each view: one for all if `shared`, else views stated alike are taken for one."""
