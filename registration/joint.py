@@ -31,9 +31,9 @@ Intrinsics = Literal["stated", "shared", "each"]
 PARTED = (Plan(64, COARSE[-1].similarity, 4), Plan(128, FINE[0].similarity, 6), Plan(256, FINE[1].similarity, 2))
 _BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of either part against the other
 _TRIED, _NEAR = 3, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
-# No part of a patient moves rigidly; the part asked for is off by so much more than its residuals say, along each
-# axis (simulated chests whose tissue bends smoothly).
-_SPLIT_MM = 0.7
+# No part of a patient moves rigidly: the part asked for is off, along each axis, by such a share of what the others
+# have moved against it beyond what its residuals say (simulated breathing that fades towards the spine).
+_SPLIT = 0.045
 # SDD and principal point are told by edges all over the picture. No robust weights: noise gives them a slope, and
 # they follow a wrong geometry (simulated chests: 0.4 % of SDD and 4 mm off, 0.05 % and 0.5 mm without).
 CARMS = Plan(128, Correlation(gradient=True, patch_px=16), 6)
@@ -239,7 +239,9 @@ class JointModel:
         if found.doubt is None:
             return _lost(["the pictures say nothing where the volume would be: check patient and gantry angles"]
                          * len(views.ladders))
-        own_mm = float(np.hypot(settings.tissue_mm, _SPLIT_MM if len(self.bodies) > 1 else 0.0))
+        at = [Rigid.apply(p, self.target_mm) for p in found.poses]
+        apart_mm = max((float(np.linalg.norm(other - at[0])) for other in at[1:]), default=0.0)
+        own_mm = float(np.hypot(settings.tissue_mm, _SPLIT * apart_mm))
         judged, carms = [], []
         for n, (ladder, place) in enumerate(zip(views.ladders, views.places, strict=True)):
             carm = changed(ladder.view.carm, views.moved[n])

@@ -22,6 +22,7 @@ from fluoronav.bench.figure import Figure, Progress
 from fluoronav.bench.gate_scenes import CARM, CONDITIONS, People, Scene, picture, scene
 from fluoronav.bench.real_chest import chest_volume
 from registration.geometry import Array, Rigid
+from registration.joint import JointModel, RoomView
 from registration.model import Settings, Start, View
 from registration.result import Outcome, Registration
 
@@ -90,11 +91,16 @@ def simulate(progress: Progress, each: int, *, store: Path | None = None,
 
 
 def tried(people: People, trying: Scene, seen: Array) -> Trial:
-    """Register a scene's picture (h, w), and hold the answer against the truth."""
+    """Register a scene's picture (h, w), and hold the answer against the truth. Who breathes is registered as spine
+    and rest (`register --bodies spine`): the target lies in the spine."""
+    view, start = View(seen, trying.weight, CARM), [Start(trying.start)]
     model = people.model(trying.model).aimed_at(
         trying.target_mm if trying.right_patient else people.center_mm(trying.model))
-    found = model.register(View(seen, trying.weight, CARM), [Start(trying.start)], Settings())
-    return held(trying, found)
+    if not trying.breath:
+        return held(trying, model.register(view, start, Settings()))
+    parts = {name: part.aimed_at(trying.target_mm) for name, part in people.parts(trying.model).items()}
+    joint = JointModel(parts).register([RoomView(view, np.eye(4))], start, Settings(), whole=model)
+    return held(trying, joint.registrations[0])
 
 
 def held(trying: Scene, found: Registration) -> Trial:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from fluoronav.bench.figure import Progress
 from fluoronav.bench.truth import Physics, breathed, detected, random_motion, random_view
 from models.xray.integrator import line_integrals
-from registration.bodies import Spine, spine_of
+from registration.bodies import Spine, spine_and_rest, spine_of
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, attenuation_from_hu
 from registration.volume_model import VolumeModel
 
@@ -81,6 +81,11 @@ class People:
     def model(self, name: str) -> VolumeModel:
         """The model of an anatomy: `chest`, `torso`, and either `, mirrored` or `, bent` into another person's."""
         return self._once(f"model {name}", lambda: VolumeModel(attenuation_from_hu(self._scan(name))))
+
+    def parts(self, name: str) -> dict[str, VolumeModel]:
+        """Models of the spine and of the rest of an anatomy."""
+        return self._once(f"parts {name}", lambda: {part: VolumeModel(volume) for part, volume in spine_and_rest(
+            attenuation_from_hu(self._scan(name)), self._spine(name)).items()})
 
     def body(self, name: str, breath: int) -> Volume:
         """What X-rays meet of an anatomy in a state of breath (0: as in its CT), HU."""
