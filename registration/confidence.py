@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage, special
 
+from registration import _similarity
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.result import ErrorEstimate
 from registration.similarity import Similarity
@@ -65,8 +66,7 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     prior = prior or IntrinsicPrior()
     pitch_v, pitch_u = carm.pitch_mm_row_col
     sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    both = np.concatenate([jacobian, by_intrinsics(jacobian, carm)])
-    normal = similarity.evaluate(moving, fixed, weight, both).normal
+    normal = similarity.evaluate(moving, fixed, weight, with_intrinsics(jacobian, carm)).normal
     unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
     if normal is None or not np.isfinite(normal.hessian).all():
         return unseen
@@ -137,7 +137,7 @@ def length_bound(covariance: Float64, share: float = 0.95) -> float:
     mean, variance = float(weights.sum()), float(2 * (weights**2).sum())
     if not np.isfinite(mean) or mean <= 0:
         return float("inf") if not np.isfinite(mean) else 0.0
-    return float(np.sqrt(stats.gamma.ppf(share, mean**2 / variance, scale=variance / mean)))
+    return float(np.sqrt(special.gammaincinv(mean**2 / variance, share) * variance / mean))
 
 
 def by_intrinsics(jacobian: Array, carm: CArm) -> Array:
@@ -146,17 +146,13 @@ def by_intrinsics(jacobian: Array, carm: CArm) -> Array:
     They need the picture's derivatives by u and v, taken from the Jacobian (6, h, w) instead of from
     neighbouring pixels, so that both lose the same to sampling. A turn about the source only moves the
     picture: with a = x / (SOD - z), b = y / (SOD - z) a turn by w moves it by
-    (-wy - wz b + a (wx b - wy a), wx + wz a + b (wx b - wy a)); the turns about x and y give two equations.
+    (-wy - wz b + a (wx b - wy a), wx + wz a + b (wx b - wy a)); the turns about x and y give two equations. Such a
+    turn w about the source s is one about the isocenter and the shift -w x s.
     """
-    pitch_v, pitch_u = carm.pitch_mm_row_col
-    cu, cv = carm.principal_px_u_v
-    a = ((np.arange(carm.shape[1], dtype=np.float32) - np.float32(cu)) * np.float32(pitch_u / carm.sdd_mm))[None, :]
-    b = ((np.arange(carm.shape[0], dtype=np.float32) - np.float32(cv)) * np.float32(pitch_v / carm.sdd_mm))[:, None]
-    # a turn w about the source s is one about the isocenter and the shift -w x s
-    about_x = jacobian[0] + np.float32(carm.sod_mm) * jacobian[4]
-    about_y = jacobian[1] - np.float32(carm.sod_mm) * jacobian[3]
-    whole = 1 + a * a + b * b
-    by_a = (a * b * about_x + (1 + b * b) * about_y) / whole
-    by_b = (-a * b * about_y - (1 + a * a) * about_x) / whole
-    return np.stack([-a * by_a - b * by_b, -by_a * np.float32(pitch_u / carm.sdd_mm),
-                     -by_b * np.float32(pitch_v / carm.sdd_mm)]).astype(np.float32)
+    return with_intrinsics(jacobian, carm)[6:]
+
+
+def with_intrinsics(jacobian: Array, carm: CArm) -> Array:
+    """(9, h, w): a Jacobian (6, h, w), and after it what `by_intrinsics` makes of it."""
+    (pitch_v, pitch_u), (cu, cv) = carm.pitch_mm_row_col, carm.principal_px_u_v
+    return _similarity.with_intrinsics(jacobian, carm.sod_mm, pitch_u / carm.sdd_mm, pitch_v / carm.sdd_mm, cu, cv)

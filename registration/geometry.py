@@ -112,6 +112,8 @@ class Rigid:
             raise BadGeometry(name, got=f"shape {m.shape}, finite: {bool(np.isfinite(m).all())}",
                               expected="a finite 4x4 matrix", remedy=remedy)
         off = float(np.abs(m[:3, :3] @ m[:3, :3].T - np.eye(3)).max())
+        if off < 1e-12 and np.linalg.det(m[:3, :3]) > 0 and m[3].tolist() == [0, 0, 0, 1]:
+            return m  # what was made here: nothing to mend
         if off > 1e-4 or np.linalg.det(m[:3, :3]) < 0 or not np.allclose(m[3], [0, 0, 0, 1]):
             raise BadGeometry(name, got=f"off a rotation by {off:.2g}, determinant "
                               f"{np.linalg.det(m[:3, :3]):.3f}, last row {m[3].tolist()}",

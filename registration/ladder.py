@@ -21,12 +21,12 @@ class Ladder:
         self.view = view
         self._sums: dict[int, tuple[Array, float]] = {}
         self._sights: dict[int, Sight] = {}
-        for k in sorted({self._binning(e) for e in edges_px} - {1}):
+        for k in sorted({self.binning(e) for e in edges_px} - {1}):
             self._summed(k)
 
     def sight(self, edge_px: int) -> Sight:
         """The view with its longer edge at about that many pixels (never enlarged)."""
-        k = self._binning(edge_px)
+        k = self.binning(edge_px)
         if k not in self._sights:
             view = self.view
             fixed, weight = (view.line_integrals, view.weight) if k == 1 else _similarity.block_means(
@@ -44,7 +44,7 @@ class Ladder:
         difference of their means has the noise of the whole's mean, wherever it is and whatever its law,
         and hardly any structure.
         """
-        k = max(2, self._binning(edge_px))
+        k = self.halved(edge_px)
         fixed, mass, noise = _similarity.block_halves(*self._described(k))
         return Sight(fixed, mass, self.view.carm.binned(k)), noise
 
@@ -61,8 +61,13 @@ class Ladder:
             return "the picture is empty or of one grey: check that X-rays were on"
         return ""
 
-    def _binning(self, edge_px: int) -> int:
+    def binning(self, edge_px: int) -> int:
+        """How many pixels, along an edge, become one at that resolution."""
         return max(1, round(max(self.view.carm.shape) / edge_px))
+
+    def halved(self, edge_px: int) -> int:
+        """The same for `halves`."""
+        return max(2, self.binning(edge_px))
 
     def _described(self, k: int) -> tuple[Array, int, bool, float]:
         sums, least = self._summed(k)

@@ -15,7 +15,7 @@ from registration.confidence import Spread, error_at, spread_of
 from registration.errors import BadInput
 from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
-from registration.ladder import Ladder
+from registration.ladder import Ladder, binned
 from registration.model import Settings, Start, View
 from registration.projector import Prepared, project
 from registration.result import Registration
@@ -115,7 +115,7 @@ class VolumeModel:
         pose = Rigid.checked(start.carm_from_patient, "start")
         solution = solve(self.problem(ladder, TRACK), [pose])
         answer = self._answer(ladder, solution, TRACK[-1], start.name, (), settings)
-        return self._past_contrast(view, answer, solution.room_from_body[0], TRACK[1:], settings).registration
+        return self._past_contrast(view, answer, solution, TRACK, settings).registration
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts where nothing is known: poses drawn over all rotations, the best refined; a hint leads."""
@@ -159,22 +159,24 @@ class VolumeModel:
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
         final = solve(self.problem(ladder, FINE[1:]), solution.room_from_body)
         answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)
-        return self._past_contrast(ladder.view, answer, final.room_from_body[0], FINE, settings)
+        return self._past_contrast(ladder.view, answer, final, (COARSE[-1], *FINE), settings)
 
-    def _past_contrast(self, view: View, answer: _Answer, pose: Float64, plans: Sequence[Plan],
+    def _past_contrast(self, view: View, answer: _Answer, found: Solution, plans: Sequence[Plan],
                        settings: Settings) -> _Answer:
         """The answer, or the one without the pixels of the vessels where those are what is not explained."""
         if self._vessels_mm is None or answer.fit.agreement >= _CONTRAST_BELOW:
             return answer
+        pose = found.room_from_body[0]
         weight = view.weight * ~self._near_vessels(view.carm, pose)
         if float(weight.mean()) < (1 - _MOST_HIDDEN) * float(view.weight.mean()):
             return answer
-        ladder = Ladder(View(view.line_integrals, weight, view.carm, view.relative))
+        ladder = Ladder(View(view.line_integrals, weight, view.carm, view.relative), [p.edge_px for p in plans])
         if ladder.fault():
             return answer
-        if self._fit(ladder, pose).agreement < answer.fit.agreement + _CONTRAST_MARGIN / 2:
+        before = self._fit(ladder, self._picture(ladder, found, plans[-1]))
+        if before.agreement < answer.fit.agreement + _CONTRAST_MARGIN / 2:
             return answer  # the misfit is elsewhere
-        solution = solve(self.problem(ladder, plans), [pose])
+        solution = solve(self.problem(ladder, plans[1:]), [pose])
         again = self._answer(ladder, solution, plans[-1], answer.start, answer.rivals, settings)
         return again if again.fit.agreement > answer.fit.agreement + _CONTRAST_MARGIN else answer
 
@@ -202,17 +204,25 @@ class VolumeModel:
                 settings: Settings) -> _Answer:
         pose = solution.room_from_body[0]
         carm = ladder.carm(last.edge_px)
-        fit = self._fit(ladder, pose)
+        fit = self._fit(ladder, self._picture(ladder, solution, last))
         spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
                            solution.jacobians[0], carm, agreement=fit.agreement)
         error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
         evidence = Evidence(fit, spread, error, rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread, rivals, start)
 
-    def _fit(self, ladder: Ladder, pose: Float64) -> Fit:
-        """How well a view is explained at a pose."""
+    def _picture(self, ladder: Ladder, solution: Solution, last: Plan) -> Array:
+        """The solution's picture at the gate's resolution: its last one, binned, or else a new one."""
+        k, gate = ladder.binning(last.edge_px), ladder.halved(GATE_EDGE_PX)
+        if gate % k == 0:
+            moving = solution.moving[0]
+            return binned(moving, np.ones_like(moving), gate // k)[0]
+        carm = ladder.view.carm.binned(gate)
+        return self.render(carm)(carm, solution.room_from_body[0], False)[0]
+
+    def _fit(self, ladder: Ladder, picture: Array) -> Fit:
+        """How well a view is explained by a picture at the gate's resolution."""
         sight, noise = ladder.halves(GATE_EDGE_PX)
-        picture, _ = self.render(sight.carm)(sight.carm, pose, False)
         return fit_of(picture, sight.fixed, sight.weight, noise)
 
 

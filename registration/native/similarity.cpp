@@ -8,6 +8,7 @@
 
 #include "blocks.hpp"
 #include "correlation.hpp"
+#include "intrinsics.hpp"
 
 namespace nb = nanobind;
 using Picture = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -73,6 +74,22 @@ static nb::tuple patches(Picture moving, Picture fixed, Picture weight, bool gra
                           array(std::move(made.result.mass), {n}));
 }
 
+static nb::object with_intrinsics(Stack jacobian, float sod, float step_u, float step_v, float cu, float cv) {
+    if (jacobian.shape(0) != 6) throw nb::value_error("a jacobian of one body has 6 columns");
+    const std::size_t h = jacobian.shape(1), w = jacobian.shape(2), apart = h * w;
+    std::vector<float> out;
+    {
+        nb::gil_scoped_release release;
+        out.reserve(9 * apart);
+        out.assign(jacobian.data(), jacobian.data() + 6 * apart);
+        out.resize(9 * apart);
+        for (std::size_t y = 0; y < h; ++y)
+            correlation::intrinsics_row(out.data() + y * w, static_cast<std::ptrdiff_t>(apart), static_cast<int>(w), sod, step_u,
+                                        step_v, cu, (static_cast<float>(y) - cv) * step_v);
+    }
+    return array(std::move(out), {9, h, w});
+}
+
 // What blocks.hpp sums over k x k blocks, (4, rows, columns), and the smallest line integral (0 unless counts).
 static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts) {
     same(picture, weight);
@@ -123,6 +140,8 @@ NB_MODULE(_similarity, m) {
     m.def("robust", &robust, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"),
           nb::arg("floor"), nb::arg("threads"));
     m.def("patches", &patches, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"));
+    m.def("with_intrinsics", &with_intrinsics, nb::arg("jacobian"), nb::arg("sod_mm"), nb::arg("slope_u"), nb::arg("slope_v"),
+          nb::arg("cu"), nb::arg("cv"));
     m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"));
     m.def("coarser", &coarser, nb::arg("sums"), nb::arg("f"));
     m.def("block_means", &block_means, nb::arg("sums"), nb::arg("k"), nb::arg("counts"), nb::arg("least"));

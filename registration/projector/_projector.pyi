@@ -12,3 +12,7 @@ def sheared(
     slabs: Array, boxes: Array, nz: int, nx: int, unit: float, finer: float, h: int, w: int, numbers: Float64,
     jacobian: bool, threads: int, path: str,
 ) -> Any: ...
+def placed(
+    index_from_patient: Float64, carm_from_patient: Float64, h: int, w: int, pv: float, pu: float, sdd: float,
+    sod: float, cu: float, cv: float,
+) -> tuple[int, Float64]: ...

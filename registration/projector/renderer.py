@@ -11,7 +11,6 @@ import numpy as np
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, Rigid, Volume
 from registration.projector import _projector
-from registration.projector.reference import main_axis
 
 # names the path to take instead of the best: "portable C++", "AVX2", "AVX-512"
 PATH_VARIABLE = "FLUORONAV_PROJECTOR"
@@ -126,18 +125,8 @@ def _chosen(path: str | None) -> str:
 
 def _view(prepared: Prepared, carm: CArm, carm_from_patient: Float64) -> tuple[int, Float64]:
     """The axis along which the rays mostly run, and the 27 numbers of the native View for it."""
-    index_from_carm = prepared.index_from_patient @ Rigid.inverse(carm_from_patient)
-    (pv, pu), (cu, cv) = carm.pitch_mm_row_col, carm.principal_px_u_v
-    h, w = carm.shape
-    ends = np.array([[(-cu * pu, y, -carm.sdd_mm), ((w - 1 - cu) * pu, y, -carm.sdd_mm)]
-                     for y in (-cv * pv, (h - 1 - cv) * pv)])
-    axis = main_axis(ends @ index_from_carm[:3, :3].T)
-    order = list(_ORDERS[axis])
-    m = index_from_carm[:3, :3][order]
-    source = (index_from_carm[:3, :3] @ carm.source + index_from_carm[:3, 3])[order]
-    numbers = np.concatenate([source, m @ ends[0, 0], m[:, 0] * pu, m[:, 1] * pv, m.ravel(),
-                              [-cu * pu, pu, -cv * pv, pv, carm.sdd_mm, carm.sod_mm]])
-    return axis, np.ascontiguousarray(numbers)
+    return _projector.placed(prepared.index_from_patient, carm_from_patient, *carm.shape, *carm.pitch_mm_row_col,
+                             carm.sdd_mm, carm.sod_mm, *carm.principal_px_u_v)
 
 
 def _subdivided(volume: Volume) -> Volume:

@@ -13,6 +13,7 @@
 #include "arrays.hpp"
 #include "crew.hpp"
 #include "path.hpp"
+#include "place.hpp"
 #include "plan.hpp"
 
 using namespace projector;
@@ -100,7 +101,22 @@ static nb::tuple slabs_of(nb::ndarray<const float, nb::ndim<3>, nb::device::cpu>
                           nb::ndarray<nb::numpy, std::int32_t>(boxes->data(), 2, box_shape, own_boxes), unit);
 }
 
+using Matrix = nb::ndarray<const double, nb::shape<4, 4>, nb::c_contig, nb::device::cpu>;
+
+// (axis, 27 numbers): see place.hpp.
+static nb::tuple placed(Matrix index_from_patient, Matrix carm_from_patient, int h, int w, double pv, double pu, double sdd,
+                        double sod, double cu, double cv) {
+    const Placed p = place(index_from_patient.data(), carm_from_patient.data(),
+                           {static_cast<double>(h), static_cast<double>(w), pv, pu, sdd, sod, cu, cv});
+    auto* kept = new std::array<double, 27>(p.numbers);
+    nb::capsule own(kept, [](void* q) noexcept { delete static_cast<std::array<double, 27>*>(q); });
+    const std::size_t shape[1] = {27};
+    return nb::make_tuple(p.axis, nb::ndarray<nb::numpy, double>(kept->data(), 1, shape, own));
+}
+
 NB_MODULE(_projector, m) {
+    m.def("placed", &placed, nb::arg("index_from_patient"), nb::arg("carm_from_patient"), nb::arg("h"), nb::arg("w"),
+          nb::arg("pv"), nb::arg("pu"), nb::arg("sdd"), nb::arg("sod"), nb::arg("cu"), nb::arg("cv"));
     m.attr("PAD") = PAD;
     m.def("paths", [] {
         std::vector<std::string> names;
