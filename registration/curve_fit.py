@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from registration import _vessels
 from registration.confidence import IntrinsicPrior, Spread
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.vessel_detect import Skeleton
@@ -47,36 +47,32 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A skeleton ready to be matched: points (n, 2), tangents (n, 2), search tree, field lookup."""
+    """A skeleton ready to be matched: points (n, 2), tangents (n, 2), field (rows, columns), and their compiled
+    index (native/curves.hpp)."""
 
     points: Float64
     tangents: Float64
-    tree: cKDTree
     field: Array
     carm: CArm
+    index: _vessels.Seen
 
     @classmethod
     def of(cls, skeleton: Skeleton, carm: CArm, most: int = 2000) -> Seen:
-        step = max(1, -(-len(skeleton) // most))
-        p, t = skeleton.points[::step], skeleton.tangent[::step]
-        return cls(p, t, cKDTree(_with_angle(p, t)), skeleton.field, carm)
+        return cls._made(skeleton.points, skeleton.tangent, skeleton.field, carm, most)
 
     def thinned(self, n: int) -> Seen:
         """The same with at most n points."""
-        step = max(1, -(-len(self.points) // n))
-        p, t = self.points[::step], self.tangents[::step]
-        return Seen(p, t, cKDTree(_with_angle(p, t)), self.field, self.carm)
+        return self._made(self.points, self.tangents, self.field, self.carm, n)
 
-    def in_field(self, points: Float64) -> Array:
-        """Which points (n, 2), mm at the isocenter, fall where vessels could be seen."""
-        c = self.carm
-        scale = c.sdd_mm / c.sod_mm
-        u = np.round(points[:, 0] * scale / c.pitch_mm_row_col[1] + c.principal_px_u_v[0])
-        v = np.round(points[:, 1] * scale / c.pitch_mm_row_col[0] + c.principal_px_u_v[1])
-        rows, cols = self.field.shape
-        ok = (u >= 0) & (v >= 0) & (u < cols) & (v < rows)
-        ok[ok] = self.field[v[ok].astype(int), u[ok].astype(int)]
-        return ok
+    @classmethod
+    def _made(cls, points: Float64, tangents: Float64, field: Array, carm: CArm, most: int) -> Seen:
+        step = max(1, -(-len(points) // most))
+        p, t = np.ascontiguousarray(points[::step]), np.ascontiguousarray(tangents[::step])
+        to_mm = carm.sod_mm / carm.sdd_mm
+        pitch_v, pitch_u = carm.pitch_mm_row_col
+        index = _vessels.Seen(p, t, field.view(np.uint8), carm.sod_mm, pitch_u * to_mm, pitch_v * to_mm,
+                              *carm.principal_px_u_v, ANGLE_MM)
+        return cls(p, t, field, carm, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +148,8 @@ def judged(curves: Curves, seen: Seen, pose: Float64) -> Fit:
 def distances(curves: Curves, seen: Seen, pose: Float64) -> tuple[Float64, Float64]:
     """From each skeleton point to the nearest projected curve, and from each curve point to the nearest
     skeleton point (infinite outside the field), mm at the isocenter."""
-    flat, _, _, ok = _projected(curves.moved(pose), seen)
-    inside = np.flatnonzero(ok)[seen.in_field(flat[ok])]
-    to_skeleton = np.full(len(flat), np.inf)
-    if len(inside) == 0:
-        return np.full(len(seen.points), np.inf), to_skeleton
-    to_skeleton[inside] = cKDTree(seen.points).query(flat[inside])[0]
-    return cKDTree(flat[ok]).query(seen.points)[0], to_skeleton
+    to_curve, to_skeleton = seen.index.distances(curves.points, curves.tangents, np.ascontiguousarray(pose))
+    return np.where(to_curve < 0, np.inf, to_curve), np.where(to_skeleton < 0, np.inf, to_skeleton)
 
 
 def rivalry(curves: Curves, seen: Seen, pose: Float64, other: Curves, other_pose: Float64) -> float:
@@ -211,66 +202,8 @@ def spread_of_fit(normal: Float64, residual_mm: float, weights: float, independe
     return Spread(np.asarray(inverse * scale, np.float64), inverse @ normal[:6, 6:], sds)
 
 
-def _with_angle(points: Float64, tangents: Float64) -> Float64:
-    """Points (n, 2) with their undirected direction as two more coordinates (double angle)."""
-    x, y = tangents.T
-    return np.concatenate([points, ANGLE_MM * np.stack([x * x - y * y, 2 * x * y], -1)], axis=1)
-
-
-def _projected(moved: Curves, seen: Seen) -> tuple[Float64, Float64, Float64, Array]:
-    """Picture points (n, 2) mm, their unit tangents, d point / d x (n, 2, 3), and which have a picture."""
-    x = moved.points
-    sod = seen.carm.sod_mm
-    depth = sod - x[:, 2]
-    ok = depth > 0.05 * sod
-    m = sod / np.where(ok, depth, sod)
-    flat = x[:, :2] * m[:, None]
-    grad = np.zeros((len(x), 2, 3))
-    grad[:, 0, 0] = grad[:, 1, 1] = m
-    grad[:, :, 2] = flat * (m / sod)[:, None]
-    t = np.einsum("nij,nj->ni", grad, moved.tangents)
-    length = np.linalg.norm(t, axis=1, keepdims=True)
-    t = np.where(length > 0.1, t / np.maximum(length, 1e-12), 0.0)  # seen end on: no direction
-    return flat, t, grad, ok
-
-
 def _residuals(curves: Curves, seen: Seen, pose: Float64,
                scale: float) -> tuple[Float64, Float64, Float64, float] | None:
-    """Residuals (k,), Jacobian (k, 9) by pose and intrinsics, weights (k,) and the robust cost of both directions."""
-    moved = curves.moved(pose)
-    flat, tangent, grad, ok = _projected(moved, seen)
-    inside = np.flatnonzero(ok)[seen.in_field(flat[ok])]
-    if len(inside) < 5:
-        return None
-    own = _with_angle(flat, tangent)
-    near = np.flatnonzero(ok)
-    reach = 6 * scale + ANGLE_MM
-    d1, k1 = cKDTree(own[near]).query(_with_angle(seen.points, seen.tangents), distance_upper_bound=reach)
-    d2, k2 = seen.tree.query(own[inside], distance_upper_bound=reach)
-    hit1, hit2 = np.isfinite(d1), np.isfinite(d2)
-    at1, at2 = near[k1[hit1]], inside[hit2]
-    target = np.concatenate([seen.points[hit1], seen.points[k2[hit2]]])
-    along = np.concatenate([tangent[at1], seen.tangents[k2[hit2]]])
-    index = np.concatenate([at1, at2])
-    share = np.concatenate([np.full(len(at1), 1 / len(seen.points)),
-                            np.full(len(at2), EMPTY_WEIGHT / len(inside))])
-    far2 = np.concatenate([d1[hit1], d2[hit2]]) ** 2
-    s2 = scale * scale
-    weight = share * (s2 / (s2 + far2)) ** 2  # Geman, McClure 1987
-    missed = (len(seen.points) - len(at1)) / len(seen.points) + EMPTY_WEIGHT * (1 - len(at2) / len(inside))
-    cost = float((share * far2 / (s2 + far2)).sum() + missed)
-    if len(index) < 8:
-        return None
-    delta = flat[index] - target
-    jac3 = grad[index]
-    x = moved.points[index]
-    turn = np.stack([jac3[:, :, 2] * x[:, None, 1] - jac3[:, :, 1] * x[:, None, 2],
-                     jac3[:, :, 0] * x[:, None, 2] - jac3[:, :, 2] * x[:, None, 0],
-                     jac3[:, :, 1] * x[:, None, 0] - jac3[:, :, 0] * x[:, None, 1]], axis=-1)
-    jac = np.concatenate([turn, jac3, by_intrinsics(flat[index], seen.carm)], axis=-1)
-    normal = np.stack([-along[:, 1], along[:, 0]], -1)
-    end_on = (along == 0).all(1)
-    normal[end_on] = delta[end_on] / np.maximum(np.linalg.norm(delta[end_on], axis=1, keepdims=True), 1e-9)
-    r = np.concatenate([(normal * delta).sum(1), (along * delta).sum(1)])
-    j = np.concatenate([np.einsum("ni,nij->nj", normal, jac), np.einsum("ni,nij->nj", along, jac)])
-    return r, j, np.concatenate([weight, ALONG * weight]), cost
+    """Residuals (k,), Jacobian (k, 9) by pose and intrinsics, weights (k,) and the robust cost of both directions;
+    None where too little of the curves falls into the field or finds a match."""
+    return seen.index.residuals(curves.points, curves.tangents, np.ascontiguousarray(pose), scale, ALONG, EMPTY_WEIGHT)

@@ -93,7 +93,9 @@ class VesselModel:
             return Registration.lost(refusal, start=start.name)
         seen = Seen.of(skeleton, view.carm)
         if start.name == "last":
-            followed = self._refined(seen, start.carm_from_patient, start)
+            # two frames differ by a shift that a third of the points tells as well; all of them have the last word
+            near = fit(self.curves.every(400), seen.thinned(500), start.carm_from_patient, FINE_SCALES_MM[:2], 12)
+            followed = self._refined(seen, near, start, FINE_SCALES_MM[2:])
             if _near(followed.fit.pose, start.carm_from_patient):
                 return _gated(self, view, seen, skeleton, followed, None, None, settings)
         return self._settled(view, seen, skeleton, [start], settings)
@@ -151,8 +153,9 @@ class VesselModel:
         reflected = self._mirrored(seen, best.fit.pose, proper=False)
         return _gated(self, view, seen, skeleton, best, twin, reflected, settings)
 
-    def _refined(self, seen: Seen, pose: Float64, start: Start) -> _Answer:
-        pose = fit(self.curves.every(1200), seen, pose, FINE_SCALES_MM, 12)
+    def _refined(self, seen: Seen, pose: Float64, start: Start,
+                 scales_mm: tuple[float, ...] = FINE_SCALES_MM) -> _Answer:
+        pose = fit(self.curves.every(1200), seen, pose, scales_mm, 12)
         return _Answer(judged(self.curves, seen, pose), start)
 
     def _mirrored(self, seen: Seen, pose: Float64, *, proper: bool) -> Fit | None:
