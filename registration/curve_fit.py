@@ -24,6 +24,7 @@ ALONG = 0.05  # weight of the residual along a vessel: keeps a single straight v
 WORST_CONDITION = 1e12  # rad against mm make 1e6 of it
 SINGLE_TURN_DEG = 4.0  # poses closer than that are one for a person: no twin
 TRUNCATE_MM, NEAR_MM, TIGHT_MM = 3.0, 2.0, 0.7
+SETTLED = 1e-3  # of the cost: a step that gains less is the last of its scale
 EMPTY_WEIGHT = 0.5  # a claimed vessel unseen weighs half of a seen vessel unexplained: it may hold no contrast
 
 
@@ -114,7 +115,7 @@ def fit(curves: Curves, seen: Seen, pose: Float64, scales_mm: tuple[float, ...],
                 gain, cost, best, damping = cost - now, now, pose, max(damping * 0.3, 1e-6)
                 pull = jacobian[:, :6]
                 hessian, gradient = (pull.T * weight) @ pull, pull.T @ (weight * r)
-                if gain < 1e-4 * now:
+                if gain < SETTLED * now:
                     break
             else:
                 damping *= 10

@@ -12,7 +12,7 @@ namespace vessels {
 // Values of which the k-th smallest (k from 0) is asked for several times: by their bits, 11 a pass (radix selection).
 class Ranks {
   public:
-    explicit Ranks(const std::vector<float>& values) : keys_(values.size()), count_(2048, 0) {
+    explicit Ranks(const Picture& values) : keys_(values.size()), count_(2048, 0) {
         for (std::size_t n = 0; n < values.size(); ++n) {
             std::uint32_t bits;
             std::memcpy(&bits, &values[n], 4);
@@ -22,7 +22,7 @@ class Ranks {
     }
 
     float at(std::size_t k) const {
-        std::vector<std::uint32_t> left = those(keys_, count_, 21, k);
+        Large<std::uint32_t> left = those(keys_, count_, 21, k);
         for (int shift : {10, 0}) {
             std::vector<std::size_t> count(2048, 0);
             for (std::uint32_t v : left) ++count[(v >> shift) & mask(shift)];
@@ -38,11 +38,11 @@ class Ranks {
     static std::uint32_t mask(int shift) { return shift == 0 ? 1023 : 2047; }
 
     // The keys whose digit at `shift` is that of the k-th; k becomes the rank among them.
-    static std::vector<std::uint32_t> those(const std::vector<std::uint32_t>& keys, const std::vector<std::size_t>& count,
+    static Large<std::uint32_t> those(const Large<std::uint32_t>& keys, const std::vector<std::size_t>& count,
                                             int shift, std::size_t& k) {
         std::uint32_t digit = 0;
         while (k >= count[digit]) k -= count[digit++];
-        std::vector<std::uint32_t> out(count[digit] + 1);
+        Large<std::uint32_t> out(count[digit] + 1);
         std::size_t kept = 0;
         for (std::uint32_t v : keys) {
             out[kept] = v;
@@ -52,7 +52,7 @@ class Ranks {
         return out;
     }
 
-    std::vector<std::uint32_t> keys_;
+    Large<std::uint32_t> keys_;
     std::vector<std::size_t> count_;
 };
 
@@ -88,7 +88,7 @@ inline void without_short(Mask& mask, Size n, const Rules& rules) {
 // Vessels: what exceeds the noise and a share of the typical vessel's contrast. Half of the field is free of vessels,
 // so the lower half of the distribution tells the noise.
 inline Mask segmented(const Picture& contrast, const Mask& field, Size n, const Rules& rules) {
-    std::vector<float> inside(contrast.size() + 1);
+    Picture inside(contrast.size() + 1);
     std::size_t n_inside = 0;
     for (std::size_t k = 0; k < contrast.size(); ++k) {
         inside[n_inside] = contrast[k];

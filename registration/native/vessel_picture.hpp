@@ -12,19 +12,21 @@
 #include <tuple>
 #include <vector>
 
+#include "recycled.hpp"
+
 namespace vessels {
 
 struct Size {
     int rows, cols;
     std::size_t pixels() const { return static_cast<std::size_t>(rows) * cols; }
 };
-using Picture = std::vector<float>;
+using Picture = Large<float>;
 using Mask = std::vector<std::uint8_t>;
 
 // Pixels further than `reach` (px) from every pixel without signal; outside of the picture there is none.
 inline Mask field(const float* weight, Size n, double reach) {
     const int far = static_cast<int>(std::floor(reach)) + 1;
-    std::vector<std::int16_t> across(n.pixels());  // columns to the nearest hole in the same row, `far` at most
+    Large<std::int16_t> across(n.pixels());  // columns to the nearest hole in the same row, `far` at most
     for (int y = 0; y < n.rows; ++y) {
         const float* w = weight + static_cast<std::size_t>(y) * n.cols;
         std::int16_t* a = across.data() + static_cast<std::size_t>(y) * n.cols;
@@ -55,7 +57,8 @@ inline Mask field(const float* weight, Size n, double reach) {
 inline Picture filled(const float* picture, const float* weight, Size n) {
     Picture out(picture, picture + n.pixels());
     if (std::all_of(weight, weight + n.pixels(), [](float v) { return v > 0; })) return out;
-    std::vector<int> row(n.pixels()), last(n.cols, -1);  // the nearest row with signal in the same column
+    Large<int> row(n.pixels());
+    std::vector<int> last(n.cols, -1);  // the nearest row with signal in the same column
     for (int y = 0; y < n.rows; ++y) {
         const std::size_t at = static_cast<std::size_t>(y) * n.cols;
         for (int x = 0; x < n.cols; ++x) row[at + x] = last[x] = weight[at + x] > 0 ? y : last[x];
@@ -135,10 +138,10 @@ inline Picture smoothed(const Picture& in, Size n) {
 
 // The least (or largest) value over 2 half + 1 lines around each of `count` lines of `width` floats, in place. By
 // doubling: the least of 2 k lines is the lesser of two least of k, so a window costs log2 of its size.
-template <class Lesser> void extreme(std::vector<float>& lines, int count, int width, int half, Lesser lesser) {
+template <class Lesser> void extreme(Picture& lines, int count, int width, int half, Lesser lesser) {
     const int size = 2 * half + 1;
     // `half` lines beyond either end that decide nothing: copies of the end, which every window there holds anyway
-    std::vector<float> now(static_cast<std::size_t>(count + 2 * half) * width);
+    Picture now(static_cast<std::size_t>(count + 2 * half) * width);
     for (int y = 0; y < count + 2 * half; ++y) {
         const float* from = lines.data() + static_cast<std::size_t>(std::clamp(y - half, 0, count - 1)) * width;
         std::copy(from, from + width, now.data() + static_cast<std::size_t>(y) * width);
@@ -158,8 +161,8 @@ template <class Lesser> void extreme(std::vector<float>& lines, int count, int w
     merge(0, size - known, count, lines.data());
 }
 
-inline std::vector<float> turned(const std::vector<float>& in, Size n) {
-    std::vector<float> out(n.pixels());
+inline Picture turned(const Picture& in, Size n) {
+    Picture out(n.pixels());
     constexpr int tile = 16;
     for (int y0 = 0; y0 < n.rows; y0 += tile)
         for (int x0 = 0; x0 < n.cols; x0 += tile)
