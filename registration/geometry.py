@@ -289,6 +289,14 @@ class CArm:
                        pitch_mm_row_col=(pv * k, pu * k),
                        principal_px_u_v=((cu + 0.5) / k - 0.5, (cv + 0.5) / k - 0.5))
 
+    def divided(self, k: int) -> CArm:
+        """The C-arm of a picture whose pixels were divided into k x k; `binned(k)` leads back."""
+        if k < 1:
+            raise BadInput("division of pixels", got=k, expected="1 or more", remedy="give a whole number")
+        (pv, pu), (cu, cv) = self.pitch_mm_row_col, self.principal_px_u_v
+        return replace(self, shape=(self.shape[0] * k, self.shape[1] * k), pitch_mm_row_col=(pv / k, pu / k),
+                       principal_px_u_v=((cu + 0.5) * k - 0.5, (cv + 0.5) * k - 0.5))
+
     def cropped(self, box: Box) -> CArm:
         """The C-arm of the pixels inside a box (rows, columns)."""
         box.checked_within(self.shape, "crop box")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How is a frame cleaned? noise -> motion -> denoise -> display, each a pure step with a state of its own.
 
+Between and behind them stand the heads that a person asks for (heads.py): contrast, superres, stabilise.
+
 `Chain(settings).step(state, frame) -> (state, Enhanced)`; state None is a reset. The same frames give the
 same bits. A stage is one file with one class, `step(state, item) -> (state, item)`, state None = reset; `Chain`
 puts the stages that the settings ask for into `stages`, in their order. All but those in ALWAYS can be absent,
@@ -18,8 +20,8 @@ import numpy as np
 
 from fluoronav.enhance import kernels
 from fluoronav.enhance.denoise import Denoise, DenoiseSettings
-from fluoronav.enhance.display import Display
-from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.enhanced import Enhanced, Shares
+from fluoronav.enhance.heads import FACTOR, described, with_heads, without
 from fluoronav.enhance.mixing import Mix, available
 from fluoronav.enhance.motion import Motion
 from fluoronav.enhance.noise import Noise
@@ -37,12 +39,18 @@ PAUSE_NS = 1_000_000_000  # a longer gap is a new run
 class ChainSettings:
     """Which stages run (noise and display always do) and how the denoiser is set.
 
+    contrast: strength 0 (off) to 2; superres: pixels of half the size; stabilise: motion of the whole picture is
+    taken away, and the C-arm moved with the pixels.
+
     method: `classical`, `learned` (two nets choose the weights; needs OpenVINO), or `auto`: learned where it can
     run, else classical with a badge that says why.
     """
 
     motion: bool = True
     denoise: bool = True
+    contrast: float = 0.0
+    superres: bool = False
+    stabilise: bool = False
     denoiser: DenoiseSettings = field(default_factory=DenoiseSettings)
     method: Literal["auto", "classical", "learned"] = "classical"
 
@@ -56,7 +64,7 @@ class ChainSettings:
         elif self.denoise:
             parts += [f"motion-gated recursive filter (floor {d.floor:g}, gate {d.gate_low:g}-{d.gate_high:g}), "
                       f"line-preserving spatial filter (least detail {d.detail_least:g})"]
-        return ", ".join(parts)
+        return ", ".join(parts + described(self))
 
     def learned(self) -> bool:
         """Whether the learned denoiser runs. Raises BadInput where it is asked for and cannot."""
@@ -93,7 +101,12 @@ class Chain:
             self.stages["denoise"] = (Mix if learned else Denoise)(self.settings.denoiser)
             if self.settings.method == "auto" and not learned:
                 self.notes = (f"classical denoiser: {available()}",)
-        self.stages["display"] = Display()
+        self.stages = with_heads(self.stages, self.settings)
+
+    @property
+    def factor(self) -> int:
+        """How many times finer the pixels of the answer are."""
+        return FACTOR if self.settings.superres else 1
 
     def step(self, state: ChainState | None, frame: Frame,
              skip: Collection[str] = ()) -> tuple[ChainState | None, Enhanced]:
@@ -107,16 +120,18 @@ class Chain:
         work = Work(frame, badges=(*self.notes, *badges) if fault is None else (fault,))
         if not kernels.compiled:
             work = replace(work, badges=(*work.badges, "slow: compiled kernels are not built"))
-        stages = dict(state.stages) if state is not None and fault is None else {}
+        before = state.stages if state is not None and fault is None else {}
+        stages = {name: before[name] for name in self.stages if name in before}
         failed = list(state.failed) if state is not None else []
         for name, stage in self.stages.items():
-            if name == "display" and work.clean is None:
+            if name in ("contrast", "display") and work.clean is None:
                 work = _untouched(work)
             if name not in ALWAYS and (fault is not None or name in failed):
+                work = without(stage, work)
                 continue
             if name in skip and name not in ALWAYS:
                 stages.pop(name, None)
-                work = replace(work, badges=(*work.badges, f"{name} skipped: out of time"))
+                work = replace(without(stage, work), badges=(*work.badges, f"{name} skipped: out of time"))
                 continue
             try:
                 stages[name], work = stage.step(stages.get(name), work)
@@ -124,7 +139,8 @@ class Chain:
                 if name in ALWAYS:
                     raise
                 failed.append(name)
-                work = replace(work, badges=(*work.badges, f"{name} failed and is off: {type(error).__name__}"))
+                badge = f"{name} failed and is off: {type(error).__name__}"
+                work = replace(without(stage, work), badges=(*work.badges, badge))
         enhanced = _enhanced(work)
         if fault is not None:
             return None, enhanced
@@ -160,12 +176,12 @@ def _untouched(work: Work) -> Work:
 
 
 def _enhanced(work: Work) -> Enhanced:
-    frame = work.frame
-    assert work.line_integrals is not None and work.sigma is not None
+    assert work.line_integrals is not None and work.sigma is not None and work.valid is not None
     assert work.display is not None and work.raw_display is not None
     return Enhanced(
         line_integrals=read_only(work.line_integrals, np.float32), sigma=read_only(work.sigma, np.float32),
         display=read_only(work.display, np.uint8), raw_display=read_only(work.raw_display, np.uint8),
-        flow=None if work.flow is None else read_only(work.flow, np.float32), carm=frame.carm, valid=frame.valid,
+        flow=None if work.flow is None else read_only(work.flow, np.float32), carm=work.carm, valid=work.valid,
         relative=work.relative, i0=work.i0, i0_source=work.i0_source, badges=work.badges,
-        values=None if work.values is None else read_only(work.values, np.float32))
+        values=None if work.values is None else read_only(work.values, np.float32), shift_px=work.shift_px,
+        shares=None if work.fresh is None or work.variance is None else Shares(work.variance, work.fresh, work.weights))

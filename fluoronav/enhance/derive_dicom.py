@@ -6,13 +6,14 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
-from fluoronav.enhance.derive import whole_or_nothing
+from fluoronav.enhance.files import whole_or_nothing
 from fluoronav.imaging.dicom import read_header
 from fluoronav.imaging.run import Run
 from registration.geometry import Array
@@ -25,6 +26,29 @@ DROPPED = ("IconImageSequence", "SmallestImagePixelValue", "LargestImagePixelVal
            "DataSetTrailingPadding", "PlanarConfiguration")
 
 
+# where the shutter's edges are, in pixels of the matrix (PS3.3 C.7.6.11)
+SHUTTERS = ("ShutterLeftVerticalEdge", "ShutterRightVerticalEdge", "ShutterUpperHorizontalEdge",
+            "ShutterLowerHorizontalEdge", "CenterOfCircularShutter", "RadiusOfCircularShutter",
+            "VerticesOfThePolygonalShutter")
+SPACINGS = ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing", "ObjectPixelSpacingInCenterOfBeam",
+            "DetectorBinning")
+# what says how grey becomes brightness: not true of standard deviations
+GREYS = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTSequence", "VOILUTFunction",
+         "ModalityLUTSequence", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "PresentationLUTShape",
+         "MaskSubtractionSequence", "RecommendedViewingMode", "PixelPaddingValue", "PixelPaddingRangeLimit")
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """What was done to a run: description for the header, word behind the series, how many times finer the pixels
+    are, and for pictures of standard deviations the step of their numbers."""
+
+    description: str
+    word: str = "enhanced"
+    factor: int = 1
+    step: float | None = None
+
+
 def program_version() -> str:
     """The version of the installed package."""
     try:
@@ -33,7 +57,7 @@ def program_version() -> str:
         return "not installed"
 
 
-def write_dicom(run: Run, pictures: Iterator[Array], output: Path, chain: str) -> list[str]:
+def write_dicom(run: Run, pictures: Iterator[Array], output: Path, derivation: Derivation) -> list[str]:
     """Write the pictures with the header of the run's file, derived; answers with warnings.
 
     Patient, study and geometry tags stay; UIDs of instance and series are new; private tags, overlay
@@ -45,10 +69,10 @@ def write_dicom(run: Run, pictures: Iterator[Array], output: Path, chain: str) -
         warnings.simplefilter("ignore")  # odd dates and UIDs of the input are kept as they were
         header, _ = read_header(run.path)
         lost = _readable(header)
-        _derive(header, chain)
+        _derive(header, derivation)
         with whole_or_nothing(output) as part, tempfile.TemporaryFile(dir=output.resolve().parent) as pixels:
             for picture in pictures:
-                pixels.write(as_stored(picture, run.signed, int(header.BitsStored)).tobytes())
+                pixels.write(as_stored(picture, bool(header.PixelRepresentation), int(header.BitsStored)).tobytes())
             if pixels.tell() % 2:
                 pixels.write(b"\0")
             pixels.seek(0)
@@ -90,7 +114,7 @@ def _touch(item: Dataset, tag: int) -> None:
                 _touch(inner, int(inner_tag))
 
 
-def _derive(header: FileDataset, chain: str) -> None:
+def _derive(header: FileDataset, derivation: Derivation) -> None:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sequence import Sequence
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -106,13 +130,17 @@ def _derive(header: FileDataset, chain: str) -> None:
     stated = list(header.get("ImageType") or [])
     stated = [str(header.ImageType)] if isinstance(header.get("ImageType"), str) else [str(part) for part in stated]
     header.ImageType = ["DERIVED", *(stated[1:] or ["PRIMARY"])]
-    header.DerivationDescription = f"fluoronav {program_version()}: {chain}"
+    header.DerivationDescription = f"fluoronav {program_version()}: {derivation.description}"
+    if derivation.factor > 1:
+        _divided(header, derivation.factor)
+    if derivation.step is not None:
+        _counted(header, derivation.step)
     equipment, purpose = Dataset(), Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
     equipment.PurposeOfReferenceCodeSequence = Sequence([purpose])
     equipment.Manufacturer, equipment.ManufacturerModelName = "fluoronav", "fluoronav enhance"
     equipment.SoftwareVersions = program_version()
-    equipment.ContributionDescription = "noise reduction; research use only"
+    equipment.ContributionDescription = "image processing; research use only"
     header.ContributingEquipmentSequence = Sequence([*header.get("ContributingEquipmentSequence", []), equipment])
     header.SOPInstanceUID, header.SeriesInstanceUID = generate_uid(None), generate_uid(None)
     header.SamplesPerPixel = 1
@@ -123,4 +151,37 @@ def _derive(header: FileDataset, chain: str) -> None:
     meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
     header.file_meta = meta
     described = str(header.get("SeriesDescription", "") or "")
-    header.SeriesDescription = f"{described} enhanced".strip()[:64]
+    header.SeriesDescription = f"{described} {derivation.word}".strip()[:64]
+
+
+def _divided(header: FileDataset, factor: int) -> None:
+    """Rows, columns, spacings and shutters of pixels that many times finer. DICOM counts pixels from 1: n of the
+    coarse grid begins at factor (n - 1) + 1 of the fine one and ends at factor n. Edges are closed: the inner end of
+    theirs is taken; of centers and vertices the middle."""
+    from pydicom.multival import MultiValue
+
+    header.Rows, header.Columns = int(header.Rows) * factor, int(header.Columns) * factor
+    for keyword in SPACINGS:
+        given = header.get(keyword)
+        if given not in (None, ""):
+            values = [float(v) for v in given] if isinstance(given, MultiValue | list) else [float(given)]
+            text = [f"{v / factor:.10g}" for v in values]
+            setattr(header, keyword, text if len(text) > 1 else text[0])
+    for keyword in SHUTTERS:
+        given = header.get(keyword)
+        if given not in (None, ""):
+            values = [int(v) for v in given] if isinstance(given, MultiValue | list) else [int(given)]
+            first, last = ("Right" in keyword or "Lower" in keyword), ("Left" in keyword or "Upper" in keyword)
+            whole = [factor * v if last or keyword == "RadiusOfCircularShutter" else factor * (v - 1) + 1 if first
+                     else round(factor * (v - 0.5) + 0.5) for v in values]
+            setattr(header, keyword, whole if len(whole) > 1 else whole[0])
+
+
+def _counted(header: FileDataset, step: float) -> None:
+    """16 unsigned bits, the larger the brighter; the rescale slope turns them into stored units of the run."""
+    for keyword in GREYS:
+        if keyword in header:
+            delattr(header, keyword)
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
+    header.PhotometricInterpretation = "MONOCHROME2"
+    header.RescaleIntercept, header.RescaleSlope, header.RescaleType = "0", f"{step:.10g}", "US"

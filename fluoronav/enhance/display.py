@@ -46,12 +46,17 @@ class Display:
         values, p, sigma = kernels.picture(clean, variance, law.restore, p_table, s_table, law.start, law.step)
         if item.fresh is None:  # nothing was denoised: the raw frame, bit for bit
             values, p = frame.pixels.astype(np.float32), np.take(raw, frame.pixels)
+        seen = p
+        if item.shown is not None:  # for the eye and for files; what is measured stays what it was
+            values = kernels.lookup(item.shown, law.restore, law.start, law.step)
+            seen = kernels.lookup(item.shown, p_table, law.start, law.step)
         low, high = _window(p, frame.valid, state)
         grey = kernels.window(raw[None], low, high)[0]
         return DisplayState(low, high, i0, source), replace(
-            item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(p, low, high),
+            item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(seen, low, high),
             raw_display=np.take(grey, frame.pixels), i0=i0, i0_source=source,
-            relative=frame.intensity.kind != "linear")
+            relative=frame.intensity.kind != "linear", carm=frame.carm, valid=frame.valid, window=(low, high),
+            p_table=p_table)
 
 
 def line_integral_of(values: Array, frame: Frame, i0: float | None) -> Array:

@@ -5,7 +5,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from registration.geometry import Array, CArm
+
+# of white noise of unit variance: variance of its 5x5 binomial mean, and covariance of both
+NEAR_VARIANCE, NEAR_COVARIANCE = (70 / 256) ** 2, (6 / 16) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the denoiser did, in the grid of the frame (before any head moved or divided pixels).
+
+    variance after and fresh before its spatial part, in units of one frame's noise (the latter is also the weight
+    of the new frame in time: a Kalman filter's gain is its variance); weights (3, rows, columns) of the pixel, its
+    line and its wide surroundings, where they were mixed.
+    """
+
+    variance: Array
+    fresh: Array
+    weights: Array | None
+
+    def parts(self) -> Array:
+        """(3, rows, columns) float32, sum 1: how much of a pixel is from now, from its surroundings, from before."""
+        if self.weights is not None:
+            own = self.weights[0]
+        else:  # the share of its own detail that leaves so much of the variance
+            left = np.clip(self.variance / self.fresh, NEAR_VARIANCE, 1)
+            square, line = 1 - 2 * NEAR_COVARIANCE + NEAR_VARIANCE, NEAR_COVARIANCE - NEAR_VARIANCE
+            kept = (np.sqrt(line**2 + square * (left - NEAR_VARIANCE)) - line) / square
+            own = kept + (1 - kept) * NEAR_COVARIANCE
+        now = np.clip(self.fresh, 0, 1) * own
+        return np.stack([now, 1 - own, own - now]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +49,8 @@ class Enhanced:
     dense = dark. raw_display: the same window on the untouched frame. flow (rows, columns, 2)
     float32, px, (du, dv) from the previous frame to this one, or None. valid: bool mask.
     i0: unattenuated signal used (above dark), i0_source where it is from. badges: what is degraded, in words.
-    values (rows, columns) float32: the clean signal in the frame's stored units, unbiased.
+    values (rows, columns) float32: the clean signal in the frame's stored units, unbiased (contrast raised where
+    that was asked for). shift_px: (du, dv) by which stabilising moved the content. shares: where a pixel is from.
     """
 
     line_integrals: Array
@@ -33,3 +65,5 @@ class Enhanced:
     i0_source: str
     badges: tuple[str, ...] = ()
     values: Array | None = None
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    shares: Shares | None = None

@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from fluoronav.enhance import reference
+from fluoronav.enhance import reference, reference_contrast
 
 _used: Any
 try:
@@ -27,6 +27,7 @@ chosen = _used.chosen
 lookup = _used.lookup
 picture = _used.picture
 window = _used.window
+contrast = _used.contrast if compiled else reference_contrast.contrast
 
 
 def set_threads(threads: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fluoronav.imaging.frame import Frame
-from registration.geometry import Array
+from registration.geometry import Array, CArm
 
 if TYPE_CHECKING:
     from fluoronav.enhance.noise import NoiseLaw
@@ -22,8 +22,11 @@ class Work:
     motion: flow (rows, columns, 2) px or None, trusted (uint8 flags, rows, columns) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
-    surroundings have the rest) where they were mixed; display: line_integrals, sigma, display, raw_display,
-    i0, i0_source, relative, values (stored units).
+    surroundings have the rest) where they were mixed; contrast: shown, clean with more contrast, for display and
+    values alone; display: line_integrals, sigma, display, raw_display, i0, i0_source, relative, values (stored
+    units), p_table (line integrals at the nodes of the law), window (line integrals shown as white and black), carm
+    and valid, which belong to these pixels; superres and stabilise change all of these together; stabilise: shift_px
+    (du, dv) by which the content was moved.
     """
 
     frame: Frame
@@ -37,12 +40,18 @@ class Work:
     variance: Array | None = None
     fresh: Array | None = None
     weights: Array | None = None
+    shown: Array | None = None
     values: Array | None = None
     line_integrals: Array | None = None
     sigma: Array | None = None
     display: Array | None = None
     raw_display: Array | None = None
     relative: bool = True
+    p_table: Array | None = None
+    window: tuple[float, float] = (0.0, 1.0)
+    carm: CArm | None = None
+    valid: Array | None = None
+    shift_px: tuple[float, float] = (0.0, 0.0)
     i0: float | None = None
     i0_source: str = "none"
     badges: tuple[str, ...] = ()

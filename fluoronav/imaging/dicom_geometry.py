@@ -16,6 +16,7 @@ from fluoronav.imaging.tags import Header, Numbers
 from registration.errors import BadGeometry
 from registration.geometry import CArm
 
+MOVED = "pixels moved against the detector"  # in the description of a run that was stabilised, frame by frame
 AnglesIn = Literal["patient", "room"]
 
 
@@ -31,6 +32,9 @@ class Given:
 
 def carm_of(header: Header, shape: tuple[int, int], given: Given, name: str, notes: Notes) -> CArm:
     """The C-arm of a frame of `shape`. Raises BadGeometry where a part is missing or broken."""
+    if MOVED.upper() in header.code("DerivationDescription"):
+        raise BadGeometry(f"geometry of {name}", got=f"a stabilised run ({MOVED})", expected="pixels where they were "
+                          "detected", remedy="register from the run that it was made of")
     sdd, sod = _distances(header, given, name, notes)
     pitch = _pitch(header, shape, given, name, notes, sdd / sod)
     _check_magnification(header, sdd, sod, notes)

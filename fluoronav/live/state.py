@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from fluoronav.enhance.chain import ChainState
+from fluoronav.enhance.contrast import ContrastState
 from fluoronav.enhance.denoise import Calibration, DenoiseState
 from fluoronav.enhance.display import DisplayState
 from fluoronav.enhance.motion import MotionState
 from fluoronav.enhance.noise import NoiseLaw, NoiseState
+from fluoronav.enhance.stabilise import StabiliseState
+from fluoronav.enhance.superres import SuperresState
 from fluoronav.live.gantry import Gantry
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, read_only
@@ -83,7 +86,7 @@ class PipelineState:
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
     PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, CArm, ChainState, NoiseState, NoiseLaw,
-    MotionState, DenoiseState, Calibration, DisplayState)}
+    MotionState, DenoiseState, Calibration, ContrastState, DisplayState, SuperresState, StabiliseState)}
 
 
 def packed(state: PipelineState) -> bytes:

@@ -12,6 +12,7 @@
 //
 // Bound by the line averages: 12 x 11 additions a pixel from cache.
 #include "filters.hpp"
+#include "contrast.hpp"
 #include "mixing.hpp"
 
 using namespace nanobind::literals;
@@ -332,5 +333,6 @@ NB_MODULE(_kernels, module) {
     module.def("set_threads", [](int threads) { fluoronav::Team::one().size(threads); }, "threads"_a);
     module.def("threads", [] { return fluoronav::Team::one().size(); });
     fluoronav::bind_mixing(module);
+    fluoronav::bind_contrast(module);
     module.def("spatial", &fluoronav::spatial, "m"_a, "v"_a, "line_scale"_a, "point_scale"_a, "low"_a, "high"_a, "least"_a);
 }

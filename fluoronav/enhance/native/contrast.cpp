@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Contrast of what is there: a pyramid of four levels whose details are raised where they stand above the noise.
+//
+// Level l: picture G (G_0 = y), B its 5x5 binomial mean, detail d = G - B; every second pixel of B is the next
+//   level. Support: E = blur3(d^2) / (kWhite v floor), 1 where there is only noise; w = smoothstep(E, kLow, kHigh).
+//   a = strength kGain w d. A is the sum of the a of all levels, expanded linearly.
+// Range: lo, hi and mean of some 28x28 pixels (7x7 of the extremes of 4x4). y + A stays within [lo, hi], but on the side
+//   of the minority (a line, not its flank, not one side of an edge) it may pass by kPast times the skewness
+//   hi + lo - 2 mean. So lines grow and get no halo.
+// Last, with W the wide surroundings (the mean of the coarsest level): y + A lies between y and y + strength (y - W),
+//   so contrast to the surroundings is multiplied by 1 to 1 + strength and never turned round.
+//
+// Bound by memory: the finest level is read and written four times.
+#include "contrast.hpp"
+
+#include "kernels.hpp"
+#include "team.hpp"
+
+using namespace nanobind::literals;
+
+namespace fluoronav {
+
+constexpr int kLevels = 4;
+constexpr int kRanged = 2;  // the level on whose grid ranges are taken
+// variance of the detail of white noise of unit variance, by level (a test repeats it)
+constexpr float kWhite[kLevels] = {0.794f, 0.0404f, 0.00737f, 0.00174f};
+constexpr float kLow = 3.0f, kHigh = 8.0f;  // of E: white noise alone exceeds 3 in 1 % of its pixels
+constexpr float kGain = 1.6f, kPast = 2.0f;
+constexpr int kSampled[kLevels] = {8, 4, 2, 1};  // every so many pixels of a level speak for its noise
+
+struct Level {
+    Padded g, v, detail, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
+};
+
+// Means of 5x5 binomial pixels of one row, `line` is scratch with room for two pixels on either side.
+FLUORONAV_CLONES
+static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out) {
+    const float *a = in.row(r - 2), *b = in.row(r - 1), *c = in.row(r), *d = in.row(r + 1), *e = in.row(r + 2);
+    for (int x = -2; x < in.cols + 2; ++x)
+        line[x] = 0.0625f * (a[x] + e[x]) + 0.25f * (b[x] + d[x]) + 0.375f * c[x];
+    for (int x = 0; x < in.cols; ++x)
+        out[x] = 0.0625f * (line[x - 2] + line[x + 2]) + 0.25f * (line[x - 1] + line[x + 1]) + 0.375f * line[x];
+}
+
+// Extremes of 2x2 pixels of two rows (the last column alone where their number is odd).
+FLUORONAV_CLONES
+static void extremes_row(const float* __restrict t0, const float* __restrict t1, const float* __restrict l0,
+                         const float* __restrict l1, int cols, float* __restrict top, float* __restrict low) {
+    const int half = cols / 2;
+    for (int x = 0; x < half; ++x) {
+        const float a = t0[2 * x] > t0[2 * x + 1] ? t0[2 * x] : t0[2 * x + 1];
+        const float b = t1[2 * x] > t1[2 * x + 1] ? t1[2 * x] : t1[2 * x + 1];
+        const float c = l0[2 * x] < l0[2 * x + 1] ? l0[2 * x] : l0[2 * x + 1];
+        const float d = l1[2 * x] < l1[2 * x + 1] ? l1[2 * x] : l1[2 * x + 1];
+        top[x] = a > b ? a : b;
+        low[x] = c < d ? c : d;
+    }
+    if (cols % 2) top[half] = std::max(t0[cols - 1], t1[cols - 1]), low[half] = std::min(l0[cols - 1], l1[cols - 1]);
+}
+
+FLUORONAV_CLONES
+static void less(const float* __restrict a, const float* __restrict b, int n, float* __restrict out) {
+    for (int x = 0; x < n; ++x) out[x] = a[x] - b[x];
+}
+
+// Detail of the rows r0 to r1 (even), and the rows of the next level that come from them.
+static void split_level(Level& at, Level& next, int level, int r0, int r1) {
+    const int rows = at.g.rows, cols = at.g.cols;
+    static thread_local std::vector<float> own_line, own_mean;
+    own_line.resize(cols + 2 * kPad), own_mean.resize(cols + 2 * kPad);
+    float *line = own_line.data() + kPad, *mean = own_mean.data();
+    for (int r = r0; r < r1; ++r) {
+        blur5_row(at.g, r, line, mean);
+        less(at.g.row(r), mean, cols, at.detail.row(r));
+        if (r % 2) continue;
+        float *g = next.g.row(r / 2), *v = next.v.row(r / 2);
+        const float *v0 = at.v.row(r), *v1 = at.v.row(std::min(r + 1, rows - 1));
+        const int half = cols / 2;
+        for (int x = 0; x < half; ++x) {
+            g[x] = mean[2 * x];
+            v[x] = 0.25f * ((v0[2 * x] + v0[2 * x + 1]) + (v1[2 * x] + v1[2 * x + 1]));
+        }
+        if (level < kRanged) {
+            const Padded &top = level ? at.top : at.g, &low = level ? at.low : at.g;
+            const int other = std::min(r + 1, rows - 1);
+            extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, next.top.row(r / 2),
+                         next.low.row(r / 2));
+        }
+        if (cols % 2) g[half] = mean[cols - 1], v[half] = 0.5f * (v0[cols - 1] + v1[cols - 1]);
+    }
+}
+
+// What y + A may reach: the range of 7x7 pixels of this level, and past it on the side of the minority. In place.
+static void ranges(Level& at) {
+    const int rows = at.g.rows, cols = at.g.cols;
+    static thread_local Padded own_top, own_low;
+    Padded &top = own_top, &low = own_low;
+    top = at.top, low = at.low;
+    top.repeat_borders(), low.repeat_borders();
+    for (int r = 0; r < rows; ++r)
+        for (int x = 0; x < cols; ++x) {
+            float hi = top.row(r)[x], lo = low.row(r)[x], sum = 0;
+            for (int i = -3; i <= 3; ++i) {
+                const float *t = top.row(r + i) + x, *l = low.row(r + i) + x, *g = at.g.row(r + i) + x;
+                for (int k = -3; k <= 3; ++k) {
+                    hi = t[k] > hi ? t[k] : hi;
+                    lo = l[k] < lo ? l[k] : lo;
+                    sum += g[k];
+                }
+            }
+            const float skew = hi + lo - sum * (2.0f / 49);
+            at.top.row(r)[x] = hi + (skew > 0 ? kPast * skew : 0);
+            at.low.row(r)[x] = lo + (skew < 0 ? kPast * skew : 0);
+        }
+    at.top.repeat_borders(), at.low.repeat_borders();
+}
+
+// E of one row before its floor, 1 where there is white noise alone.
+FLUORONAV_CLONES
+static void energy_row(const Padded& detail, const float* __restrict v, int r, float white, float* __restrict line,
+                       float* __restrict out) {
+    const float *a = detail.row(r - 1), *b = detail.row(r), *c = detail.row(r + 1);
+    for (int x = -1; x < detail.cols + 1; ++x) line[x] = 0.25f * (a[x] * a[x] + c[x] * c[x]) + 0.5f * (b[x] * b[x]);
+    for (int x = 0; x < detail.cols; ++x)
+        out[x] = (0.25f * (line[x - 1] + line[x + 1]) + 0.5f * line[x]) / (white * v[x]);
+}
+
+FLUORONAV_CLONES
+static void raise_row(const float* __restrict d, const float* __restrict energy, int n, float gain, float inverse,
+                      float* __restrict add) {
+    for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, kHigh) * d[x];
+}
+
+static void raise_level(Level& at, int level, float gain, float floor, float* energies, int r0, int r1) {
+    const int cols = at.g.cols, every = kSampled[level];
+    static thread_local std::vector<float> own;
+    own.resize(std::size_t(2) * (cols + 2 * kPad));
+    float *line = own.data() + kPad, *energy = line + cols + kPad;
+    const int sampled = (cols + every - 1) / every;
+    for (int r = r0; r < r1; ++r) {
+        energy_row(at.detail, at.v.row(r), r, kWhite[level], line, energy);
+        if (r % every == 0)
+            for (int x = 0; x < sampled; ++x) energies[std::size_t(r / every) * sampled + x] = energy[x * every];
+        raise_row(at.detail.row(r), energy, cols, gain, 1 / floor, at.add.row(r));
+    }
+}
+
+// One row of the next finer level, linear between the pixels, which lie on its even ones.
+FLUORONAV_CLONES
+static void expand_row(const Padded& in, int r, int cols, float* __restrict line, float* __restrict out) {
+    const float *a = in.row(r / 2), *b = in.row((r + 1) / 2);
+    for (int x = 0; x <= in.cols; ++x) line[x] = 0.5f * (a[x] + b[x]);
+    const int half = cols / 2;
+    for (int x = 0; x < half; ++x) {
+        out[2 * x] = line[x];
+        out[2 * x + 1] = 0.5f * (line[x] + line[x + 1]);
+    }
+    if (cols % 2) out[cols - 1] = line[half];
+}
+
+FLUORONAV_CLONES
+static void plus(const float* __restrict a, int n, float* __restrict out) {
+    for (int x = 0; x < n; ++x) out[x] += a[x];
+}
+
+// Of the finest level; bounds stand for two pixels each.
+FLUORONAV_CLONES
+static void finish_row(const float* __restrict y, const float* __restrict a, const float* __restrict more,
+                       const float* __restrict wide, const float* __restrict tops, const float* __restrict lows, int n,
+                       float strength, float* __restrict out) {
+    for (int x = 0; x < n; ++x) {
+        const float most = strength * (y[x] - wide[x]), sum = a[x] + more[x];
+        const float up = tops[x / 2] - y[x], down = lows[x / 2] - y[x];
+        float top = most > 0 ? most : 0, low = most < 0 ? most : 0;
+        top = top > up ? (up > 0 ? up : 0) : top;
+        low = low < down ? (down < 0 ? down : 0) : low;
+        const float bounded = sum > top ? top : sum;
+        out[x] = y[x] + (bounded < low ? low : bounded);
+    }
+}
+
+static float quartile(std::vector<float>& values) {
+    if (values.empty()) return 1;
+    const auto at = values.begin() + std::ptrdiff_t(values.size() / 4);
+    std::nth_element(values.begin(), at, values.end());
+    return *at;
+}
+
+static void load(const float* from, Padded& to) {
+    each_row(to.rows, [&](int r0, int r1) {
+        for (int r = r0; r < r1; ++r) std::copy(from + std::size_t(r) * to.cols, from + std::size_t(r + 1) * to.cols, to.row(r));
+    });
+    to.repeat_borders();
+}
+
+// Works on `levels` (kept by the calling thread), fills `quartiles` (of E by level) and `out`.
+static void raised(const float* y, const float* v, const float* floors, float strength, std::vector<Level>& levels,
+                   float* quartiles, float* out) {
+    load(y, levels[0].g);
+    load(v, levels[0].v);
+    for (int l = 0; l < kLevels; ++l) {
+        Level &at = levels[l], &next = levels[l + 1];
+        each_row((at.g.rows + 1) / 2, [&](int r0, int r1) { split_level(at, next, l, 2 * r0, std::min(2 * r1, at.g.rows)); });
+        at.detail.repeat_borders();
+        next.g.repeat_borders();
+        next.v.repeat_borders();
+        const int every = kSampled[l], across = (at.g.cols + every - 1) / every;
+        static thread_local std::vector<float> own;
+        std::vector<float>& energies = own;
+        energies.assign(std::size_t((at.g.rows + every - 1) / every) * across, 0);
+        each_row(at.g.rows, [&](int r0, int r1) {
+            raise_level(at, l, kGain * strength, floors[l], energies.data(), r0, r1);
+        });
+        quartiles[l] = quartile(energies);
+    }
+    ranges(levels[kRanged]);
+    levels[kLevels].wide = levels[kLevels].g;
+    for (int l = kLevels - 1; l > 0; --l) {
+        Level &at = levels[l], &coarse = levels[l + 1];
+        const int cols = at.g.cols;
+        static thread_local std::vector<float> own;
+        own.resize(std::size_t(2) * (cols + 2 * kPad));
+        float *line = own.data(), *more = line + cols + 2 * kPad;
+        for (int r = 0; r < at.g.rows; ++r) {
+            expand_row(coarse.wide, r, cols, line, at.wide.row(r));
+            if (l < kRanged) {
+                expand_row(coarse.top, r, cols, line, at.top.row(r));
+                expand_row(coarse.low, r, cols, line, at.low.row(r));
+            }
+            if (l == kLevels - 1) continue;
+            expand_row(coarse.add, r, cols, line, more);
+            plus(more, cols, at.add.row(r));
+        }
+        at.add.repeat_borders();
+        at.wide.repeat_borders();
+    }
+    const int cols = levels[0].g.cols;
+    each_row(levels[0].g.rows, [&](int r0, int r1) {
+        static thread_local std::vector<float> own;
+        own.resize(std::size_t(3) * (cols + 2 * kPad));
+        float *line = own.data(), *more = line + cols + 2 * kPad, *wide = more + cols + 2 * kPad;
+        for (int r = r0; r < r1; ++r) {
+            expand_row(levels[1].add, r, cols, line, more);
+            expand_row(levels[1].wide, r, cols, line, wide);
+            finish_row(levels[0].g.row(r), levels[0].add.row(r), more, wide, levels[1].top.row(r / 2),
+                       levels[1].low.row(r / 2), cols, strength, out + std::size_t(r) * cols);
+        }
+    });
+}
+
+static nb::tuple contrast(In y, In v, Table floors, float strength) {
+    int rows = int(y.shape(0)), cols = int(y.shape(1));
+    if (floors.shape(0) != kLevels) throw nb::value_error("floors: one number a level");
+    Out out = make(rows, cols);
+    float quartiles[kLevels];
+    {
+        nb::gil_scoped_release free;
+        static thread_local std::vector<Level> own;
+        std::vector<Level>& levels = own;  // thread_local: the team must see the caller's
+        levels.resize(kLevels + 1);
+        for (Level& level : levels) {
+            for (Padded* p : {&level.g, &level.v, &level.detail, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
+            rows = (rows + 1) / 2, cols = (cols + 1) / 2;
+        }
+        raised(y.data(), v.data(), floors.data(), strength, levels, quartiles, out.data());
+    }
+    return nb::make_tuple(out, quartiles[0], quartiles[1], quartiles[2], quartiles[3]);
+}
+
+void bind_contrast(nb::module_& module) {
+    module.def("contrast", &contrast, "y"_a, "v"_a, "floors"_a, "strength"_a);
+}
+
+}  // namespace fluoronav

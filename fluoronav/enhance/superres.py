@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies between the pixels of a binned mode or a small matrix? Pixels of half the size that bin to the input.
+
+Bicubic interpolation, to which a small net (models/networks/superres.py) adds what it leaves out of lines and edges;
+then every 2x2 block is moved to the value of the pixel that it came from, in stored units and in line integrals.
+So the finer picture, binned, is the clean picture, whatever the net says. Without engine or weights the
+interpolation stands alone, under the same constraint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from fluoronav.enhance import kernels
+from fluoronav.enhance.work import Work
+from models.engines import WEIGHTS, Engine, installed, open_engine
+from registration.geometry import Array, read_only
+
+FACTOR = 2
+ARTEFACT = "superres.onnx"
+CONTEXT = 9  # pixels a side whose mean is taken away, as in training
+BADGE = "super-resolution is interpolation alone"
+
+
+@dataclass(frozen=True, slots=True)
+class SuperresState:
+    """Nothing is remembered: each frame is divided by itself."""
+
+
+class Superres:
+    """Stage: everything that is shown on pixels of half the size, and the C-arm of those pixels."""
+
+    name = "superres"
+
+    def __init__(self, engine: str | None = None) -> None:
+        self.why = unavailable() if engine is None else None
+        self.engine = engine
+        self._engines: dict[tuple[int, ...], Engine] = {}
+
+    def step(self, state: SuperresState | None, item: Work) -> tuple[SuperresState, Work]:
+        """Divides line_integrals, sigma, values, display, raw_display, valid, flow and carm. Sigma is that of the
+        pixel divided: what was interpolated inside it is not part of it."""
+        law, clean, variance = item.law, item.clean if item.shown is None else item.shown, item.variance
+        assert law is not None and clean is not None and variance is not None and item.p_table is not None
+        assert item.values is not None and item.line_integrals is not None
+        fine = self.finer(clean, np.sqrt(variance))
+        values = kernels.lookup(fine, law.restore, law.start, law.step)
+        seen = kernels.lookup(fine, item.p_table, law.start, law.step)
+        out = self.plain(item)
+        badges = item.badges if self.why is None else (*item.badges, f"{BADGE}: {self.why}")
+        return SuperresState(), replace(
+            out, values=consistent(values, item.values), line_integrals=consistent(seen.copy(), item.line_integrals),
+            display=kernels.window(seen, *item.window), badges=badges)
+
+    def finer(self, x: Array, sd: Array) -> Array:
+        """The picture (2 rows, 2 columns) of x (rows, columns) float32 with noise sd of the same shape, in its unit."""
+        rows, columns = x.shape
+        fine = cv2.resize(x, (FACTOR * columns, FACTOR * rows), interpolation=cv2.INTER_CUBIC)
+        if self.why is None:
+            around = cv2.blur(x, (CONTEXT, CONTEXT), borderType=cv2.BORDER_REPLICATE)
+            features = np.ascontiguousarray(np.stack([x - around, sd])[None], np.float32)
+            added = self._run(features)[0]
+            blocks = fine.reshape(rows, FACTOR, columns, FACTOR)
+            blocks += added.reshape(FACTOR, FACTOR, rows, columns).transpose(2, 0, 3, 1)
+        return consistent(fine, x)
+
+    def plain(self, item: Work) -> Work:
+        """Each pixel four times: the grid of the stage without what it knows."""
+        def repeated(picture: Array | None) -> Array | None:
+            return None if picture is None else repeat(picture)
+
+        flow = None if item.flow is None else np.ascontiguousarray(repeat(item.flow) * np.float32(FACTOR))
+        assert item.valid is not None
+        return replace(item, values=repeated(item.values), line_integrals=repeated(item.line_integrals),
+                       sigma=repeated(item.sigma), display=repeated(item.display), flow=flow,
+                       raw_display=repeated(item.raw_display), valid=read_only(repeat(item.valid)),
+                       carm=None if item.carm is None else item.carm.divided(FACTOR))
+
+    def _run(self, features: Array) -> Array:
+        if features.shape not in self._engines:
+            self._engines.clear()
+            shape = (1, 2, int(features.shape[2]), int(features.shape[3]))
+            self._engines[features.shape] = open_engine(WEIGHTS / ARTEFACT, shape, self.engine)
+        return self._engines[features.shape].run(features)
+
+
+def unavailable() -> str | None:
+    """Why the net cannot run here, None where it can."""
+    if not installed():
+        return "no engine for networks is installed"
+    return None if (WEIGHTS / ARTEFACT).is_file() else "its weights are missing"
+
+
+def repeat(picture: Array) -> Array:
+    """Each pixel as a block of FACTOR x FACTOR."""
+    return np.ascontiguousarray(picture.repeat(FACTOR, axis=0).repeat(FACTOR, axis=1))
+
+
+def consistent(fine: Array, x: Array) -> Array:
+    """The fine picture (changed in place) with the mean of every 2x2 block moved to x."""
+    rows, columns = x.shape
+    blocks = fine.reshape(rows, FACTOR, columns, FACTOR)
+    mean = (blocks[:, 0, :, 0] + blocks[:, 0, :, 1] + blocks[:, 1, :, 0] + blocks[:, 1, :, 1]) / np.float32(FACTOR**2)
+    blocks += (x - mean)[:, None, :, None]
+    return fine

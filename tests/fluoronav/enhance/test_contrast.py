@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contrast: lines grow by as much as was asked for; noise, flanks and what is measured stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scenes
+
+from fluoronav.enhance import Chain, ChainSettings, kernels, reference_contrast
+from fluoronav.enhance.contrast import QUARTILE
+from fluoronav.imaging.frame import Frame
+from registration.errors import BadInput
+
+ONES = np.ones(4, np.float32)
+
+
+def noise(seed: int, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
+    """White noise of unit variance."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(133, 150), (128, 97)])
+def test_the_compiled_kernel_computes_what_the_reference_says(shape: tuple[int, int]) -> None:
+    y = noise(0, shape)
+    y[40:43] += 8
+    y[:, 90:] += 5
+    v = (0.5 + np.random.default_rng(1).random(shape)).astype(np.float32)
+    floors = np.array([1, 1.2, 0.8, 1], np.float32)
+    ours, theirs = kernels.contrast(y, v, floors, 1.0), reference_contrast.contrast(y, v, floors, 1.0)
+    assert np.abs(ours[0] - theirs[0]).max() < 1e-4  # other orders of summing
+    assert ours[1:] == pytest.approx(theirs[1:], rel=1e-4)
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
+    y, v = noise(2), np.ones((256, 256), np.float32)
+    y[100:103] += 5
+    out = []
+    for threads in (1, 2):
+        kernels.set_threads(threads)
+        out.append(kernels.contrast(y, v, ONES, 1.0)[0])
+    assert np.array_equal(*out)
+
+
+def test_noise_alone_is_left_alone_and_has_the_energies_that_are_assumed() -> None:
+    y = noise(3, (1024, 1024))
+    shown, *quartiles = kernels.contrast(y, np.ones_like(y), ONES, 1.0)
+    assert quartiles == pytest.approx([QUARTILE] * 4, rel=0.06)  # level 3 has 16,000 samples
+    assert np.std(shown) / np.std(y) < 1.02  # one pixel in a hundred passes the lower threshold
+    assert np.mean(np.abs(shown - y) > 0.5) < 0.005
+
+
+@pytest.mark.parametrize("width", [2, 3, 6])
+def test_a_line_grows_without_a_halo(width: int) -> None:
+    y = np.full((160, 160), 50, np.float32)
+    y[:, 80: 80 + width] += 10
+    shown = kernels.contrast(y, np.full_like(y, 0.05), ONES, 1.0)[0]
+    middle = shown[80] - 50
+    assert 14 < middle[80: 80 + width].max() <= 20 + 1e-3  # more than 40 % more, never more than asked for
+    beside = np.delete(middle, np.s_[80 - 2: 80 + width + 2])
+    assert np.abs(beside).max() < 1e-3
+
+
+def test_an_edge_gets_steeper_and_passes_neither_side() -> None:
+    y = np.full((128, 128), 50, np.float32)
+    y[:, 60:] += 10
+    y = reference_contrast.blur5(y)
+    shown = kernels.contrast(y, np.full_like(y, 0.05), ONES, 1.0)[0]
+    assert shown.min() >= 50 - 1e-3 and shown.max() <= 60 + 1e-3
+    assert np.diff(shown[64]).max() > 1.2 * np.diff(y[64]).max()
+
+
+def wired(k: int) -> Frame:
+    """A still wire in a still body, with noise."""
+    p = scenes.body() + scenes.wire_at(192, 90)
+    return scenes.frame(scenes.counts(p, np.random.default_rng([4, k])), k)
+
+
+def test_what_is_measured_stays_and_only_what_is_seen_changes() -> None:
+    out = []
+    for strength in (0.0, 1.0):
+        chain, state = Chain(ChainSettings(contrast=strength)), None
+        for k in range(6):
+            state, enhanced = chain.step(state, wired(k))
+        out.append(enhanced)
+    plain, more = out
+    assert np.array_equal(plain.line_integrals, more.line_integrals) and np.array_equal(plain.sigma, more.sigma)
+    assert np.array_equal(plain.raw_display, more.raw_display)
+    assert plain.values is not None and more.values is not None
+    drawn = scenes.wire_at(192, 90) > 0.3
+    assert (plain.values - more.values)[drawn].mean() > 0.05 * plain.values[drawn].mean()  # the wire is darker
+    assert "raised" in ChainSettings(contrast=1.0).describe() and "raised" not in ChainSettings().describe()
+
+
+def test_a_strength_that_makes_no_sense_is_refused() -> None:
+    for strength in (-0.1, 2.5, float("nan")):
+        with pytest.raises(BadInput, match="strength"):
+            Chain(replace(ChainSettings(), contrast=strength if strength > 0 else 9.0))
