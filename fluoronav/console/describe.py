@@ -36,6 +36,7 @@ def describe_step(step: Step) -> dict[str, Any]:
         "geometry_fault": frame.geometry_fault,
         "exposure": asdict(exposure),
         "intensity": frame.intensity.kind,
+        "heads": asdict(step.enhanced.heads),
         "state": _state(step),
         "target": _target(step, carm),
         "overlay": {"method": step.overlay.method},

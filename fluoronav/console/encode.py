@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from fluoronav.console.describe import describe_step
+from fluoronav.console.explain import uncertainty, weights
 from fluoronav.live.step import Step
 from overlays import may_show, straight
 from registration.geometry import Array
@@ -40,7 +41,8 @@ class Part:
 
 @dataclass(slots=True)
 class Encoded:
-    """One step ready to send. `pictures` fills as pages ask: enhanced, raw, drr (None: there is none)."""
+    """One step ready to send. `pictures` fills as pages ask: enhanced, raw, drr, weights, uncertainty
+    (None: there is none)."""
 
     seq: int
     step: Step
@@ -101,6 +103,8 @@ class Encoder:
     def _picture(self, step: Step, kind: str) -> Part | None:
         if kind == "drr":
             pixels = self._blend(step) if may_show(step.registration.outcome) else None
+        elif kind in ("weights", "uncertainty"):
+            pixels = weights(step.enhanced) if kind == "weights" else uncertainty(step.enhanced)
         else:
             pixels = step.enhanced.raw_display if kind == "raw" else step.enhanced.display
         if pixels is None:

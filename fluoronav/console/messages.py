@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fluoronav.live.step import Command
 
-LIVE_ONLY = ("reregister", "nudge", "undo", "tolerance")  # would change a recording
+LIVE_ONLY = ("reregister", "nudge", "undo", "tolerance", "heads")  # would change a recording
 REPLAY_ONLY = ("seek", "play", "pause", "rate")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -33,7 +33,7 @@ class View(_Message):
     """Which pictures the page needs, and whether it holds the one it has."""
 
     type: Literal["view"]
-    pictures: list[Literal["enhanced", "raw", "drr"]] = Field(max_length=3)
+    pictures: list[Literal["enhanced", "raw", "drr", "weights", "uncertainty"]] = Field(max_length=5)
     hold: bool = False
 
 
@@ -98,6 +98,23 @@ class Tolerance(_Message):
     value: Annotated[Finite, Field(gt=0, le=50)]
 
 
+class HeadSwitches(_Message):
+    """What the enhancement does: noise, strength of contrast, pixels of half the size, a picture that stands still."""
+
+    denoise: bool
+    contrast: Annotated[Finite, Field(ge=0, le=2)]
+    superres: bool
+    stabilise: bool
+
+
+class Heads(_Message):
+    """The person switched a head of the enhancement."""
+
+    type: Literal["command"]
+    kind: Literal["heads"]
+    value: HeadSwitches
+
+
 class Seek(_Message):
     """Show this frame of the recording."""
 
@@ -114,7 +131,7 @@ class Rate(_Message):
     value: Annotated[Finite, Field(ge=0.25, le=8)]
 
 
-Order = Annotated[Plain | Reregister | Nudge | Layer | Tolerance | Seek | Rate, Field(discriminator="kind")]
+Order = Annotated[Plain | Reregister | Nudge | Layer | Tolerance | Heads | Seek | Rate, Field(discriminator="kind")]
 Message = Annotated[Ack | View | Clock | Order, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Message)
 

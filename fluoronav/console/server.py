@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,12 @@ class Hub:
         return {"type": "hello", "mode": mode, "layers": plain([dict(layer) for layer in self.feed.layers])}
 
     def _status(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The status as a message, and the hello that goes with it; a feed may state `tolerance_mm`."""
+        """The status as a message, and the hello that goes with it; a feed may state `tolerance_mm` and
+        `heads` (what the enhancement does)."""
         status = self.feed.status()
         tolerance = {"tolerance_mm": plain(getattr(self.feed, "tolerance_mm", None))}
-        return {"type": "status", **describe_status(status), **tolerance}, self._hello(status.mode)
+        heads = {"heads": None if (given := getattr(self.feed, "heads", None)) is None else plain(asdict(given))}
+        return {"type": "status", **describe_status(status), **tolerance, **heads}, self._hello(status.mode)
 
     def wanted_changed(self) -> None:
         """Kinds of pictures that any page needs; with nobody looking nothing is encoded."""

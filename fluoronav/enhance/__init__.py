@@ -5,6 +5,6 @@
 """
 
 from fluoronav.enhance.chain import Chain, ChainSettings, ChainState
-from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.enhanced import Enhanced, Heads
 
-__all__ = ["Chain", "ChainSettings", "ChainState", "Enhanced"]
+__all__ = ["Chain", "ChainSettings", "ChainState", "Enhanced", "Heads"]

@@ -13,14 +13,14 @@ cannot be used (constant, saturated) comes back as it is, with a badge, and the 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from fluoronav.enhance import kernels
 from fluoronav.enhance.denoise import Denoise, DenoiseSettings
-from fluoronav.enhance.enhanced import Enhanced, Shares
+from fluoronav.enhance.enhanced import Enhanced, Heads, Shares
 from fluoronav.enhance.heads import FACTOR, described, with_heads, without
 from fluoronav.enhance.mixing import Mix, available
 from fluoronav.enhance.motion import Motion
@@ -66,6 +66,11 @@ class ChainSettings:
                       f"line-preserving spatial filter (least detail {d.detail_least:g})"]
         return ", ".join(parts + described(self))
 
+    @property
+    def heads(self) -> Heads:
+        """What of it may be switched while it runs."""
+        return Heads(self.denoise, self.contrast, self.superres, self.stabilise)
+
     def learned(self) -> bool:
         """Whether the learned denoiser runs. Raises BadInput where it is asked for and cannot."""
         if self.method == "classical":
@@ -102,6 +107,14 @@ class Chain:
             if self.settings.method == "auto" and not learned:
                 self.notes = (f"classical denoiser: {available()}",)
         self.stages = with_heads(self.stages, self.settings)
+
+    def with_heads(self, heads: Heads) -> Chain:
+        """The chain with other heads; the denoiser is shared, so that its networks are loaded once."""
+        other = Chain(replace(self.settings, **asdict(heads)))
+        for name in ("motion", "denoise"):
+            if name in self.stages and name in other.stages:
+                other.stages[name] = self.stages[name]
+        return other
 
     @property
     def factor(self) -> int:
@@ -141,7 +154,7 @@ class Chain:
                 failed.append(name)
                 badge = f"{name} failed and is off: {type(error).__name__}"
                 work = replace(without(stage, work), badges=(*work.badges, badge))
-        enhanced = _enhanced(work)
+        enhanced = _enhanced(work, self.settings.heads)
         if fault is not None:
             return None, enhanced
         return ChainState(frame.pixels.shape, frame.time_ns, stages, tuple(failed)), enhanced
@@ -175,7 +188,7 @@ def _untouched(work: Work) -> Work:
     return replace(work, clean=work.stabilized, variance=np.ones_like(work.stabilized))
 
 
-def _enhanced(work: Work) -> Enhanced:
+def _enhanced(work: Work, heads: Heads) -> Enhanced:
     assert work.line_integrals is not None and work.sigma is not None and work.valid is not None
     assert work.display is not None and work.raw_display is not None
     return Enhanced(
@@ -184,4 +197,5 @@ def _enhanced(work: Work) -> Enhanced:
         flow=None if work.flow is None else read_only(work.flow, np.float32), carm=work.carm, valid=work.valid,
         relative=work.relative, i0=work.i0, i0_source=work.i0_source, badges=work.badges,
         values=None if work.values is None else read_only(work.values, np.float32), shift_px=work.shift_px,
-        shares=None if work.fresh is None or work.variance is None else Shares(work.variance, work.fresh, work.weights))
+        shares=None if work.fresh is None or work.variance is None else Shares(work.variance, work.fresh, work.weights),
+        heads=heads)

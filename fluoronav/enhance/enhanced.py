@@ -9,6 +9,17 @@ import numpy as np
 
 from registration.geometry import Array, CArm
 
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What a person may switch while it runs: denoise and what is asked for beyond it (see ChainSettings)."""
+
+    denoise: bool = True
+    contrast: float = 0.0
+    superres: bool = False
+    stabilise: bool = False
+
+
 # of white noise of unit variance: variance of its 5x5 binomial mean, and covariance of both
 NEAR_VARIANCE, NEAR_COVARIANCE = (70 / 256) ** 2, (6 / 16) ** 2
 
@@ -51,6 +62,7 @@ class Enhanced:
     i0: unattenuated signal used (above dark), i0_source where it is from. badges: what is degraded, in words.
     values (rows, columns) float32: the clean signal in the frame's stored units, unbiased (contrast raised where
     that was asked for). shift_px: (du, dv) by which stabilising moved the content. shares: where a pixel is from.
+    heads: what was on.
     """
 
     line_integrals: Array
@@ -67,3 +79,4 @@ class Enhanced:
     values: Array | None = None
     shift_px: tuple[float, float] = (0.0, 0.0)
     shares: Shares | None = None
+    heads: Heads = Heads()

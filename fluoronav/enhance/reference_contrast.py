@@ -60,8 +60,8 @@ def _ranges(picture: Array, top: Array, low: Array) -> tuple[Array, Array]:
     box = np.ones((7, 7), np.uint8)
     high = cv2.dilate(top, box, borderType=cv2.BORDER_REPLICATE)
     below = cv2.erode(low, box, borderType=cv2.BORDER_REPLICATE)
-    skew = high + below - 2 * cv2.blur(picture, (7, 7), borderType=cv2.BORDER_REPLICATE)
-    return high + PAST * np.maximum(skew, 0), below + PAST * np.minimum(skew, 0)
+    skew = PAST * (high + below - 2 * cv2.blur(picture, (7, 7), borderType=cv2.BORDER_REPLICATE))
+    return high + np.clip(skew, 0, high - below), below + np.clip(skew, below - high, 0)
 
 
 def _halved(picture: Array, how: Callable[..., Array]) -> Array:

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 
+from fluoronav.enhance.contrast import checked_strength
+from fluoronav.enhance.enhanced import Heads
 from fluoronav.live.state import UNDO, PipelineState
 from fluoronav.live.step import Command
 from registration.errors import BadInput
 from registration.geometry import Float64, Rigid
 from registration.tracker import TrackerState
 
-KINDS = ("reregister", "nudge", "undo", "tolerance", "layer", "window")
+KINDS = ("reregister", "nudge", "undo", "tolerance", "layer", "window", "heads")
 HOWS = (None, "angles", "last", "search")
 
 
@@ -41,12 +44,23 @@ def checked_command(command: Command) -> Command:
         if kind == "layer":
             return Command(kind, {"name": str(value["name"]), "visible": bool(value["visible"]),
                                   "opacity": min(max(float(value.get("opacity", 1.0)), 0.0), 1.0)})
+        if kind == "heads":
+            return Command(kind, asdict(_heads(value)))
         if kind == "undo":
             return Command(kind)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"command {kind}", got=f"{value!r} ({error})", expected="a value as Command describes it",
                        remedy="correct the value") from error
     raise BadInput("command", got=f"{kind} {value!r}", expected=", ".join(KINDS), remedy="choose one of them")
+
+
+def _heads(value: Any) -> Heads:
+    if not isinstance(value, dict) or not set(value) <= {f.name for f in fields(Heads)}:
+        raise ValueError("not the switches of the picture")
+    switches = {key: one for key, one in value.items() if key != "contrast"}
+    if not all(isinstance(one, bool) for one in switches.values()):
+        raise ValueError("a switch is true or false")
+    return Heads(**switches, contrast=checked_strength(float(value.get("contrast", 0.0))))
 
 
 def commanded(state: PipelineState, commands: tuple[Command, ...], start: Float64 | None) -> PipelineState:
@@ -58,6 +72,8 @@ def commanded(state: PipelineState, commands: tuple[Command, ...], start: Float6
             state = replace(state, tolerance_mm=float(value))
         elif kind == "window":
             state = replace(state, window=None if value is None else (float(value["level"]), float(value["width"])))
+        elif kind == "heads":
+            state = replace(state, heads=Heads(**value))
         elif kind == "reregister":
             state = replace(state, jobs=replace(state.jobs, asked=value or "again"))
         elif kind == "nudge":

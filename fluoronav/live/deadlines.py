@@ -9,8 +9,8 @@ from statistics import median
 from fluoronav.live.step import Decision, Step
 
 # What each rung leaves out besides those below it: first what is seen least.
-RUNGS = ("overlay", "motion", "denoise")
-STAGE = {"overlay": "overlay", "motion": "enhance", "denoise": "enhance"}  # whose time a rung saves
+RUNGS = ("overlay", "superres", "contrast", "motion", "denoise")
+STAGE = {"overlay": "overlay"} | dict.fromkeys(RUNGS[1:], "enhance")  # whose time a rung saves
 WORTH = 0.25  # of the interval, that this stage takes at least: less would spoil the picture for little
 LATE, SLACK = 0.9, 0.8  # of the interval: above the first the next rung is taken, below the second the last left
 PATIENCE = {"up": 4, "down": 20}  # steps in a row that must agree: quick to save, slow to spend again
@@ -23,6 +23,7 @@ class Deadlines:
     def __init__(self, interval_s: float | None) -> None:
         self.interval_s = interval_s
         self.rung = 0
+        self.rungs: tuple[str, ...] = RUNGS  # less what is off, which saves nothing
         self._ms: deque[float] = deque(maxlen=8)
         self._stages: deque[dict[str, float]] = deque(maxlen=15)  # a second: one slow step is no habit
         self._late = self._slack = 0
@@ -31,7 +32,7 @@ class Deadlines:
 
     def decisions(self) -> tuple[Decision, ...]:
         """For the next frame."""
-        out = [Decision("skip", name) for name in RUNGS[1:self.rung]]
+        out = [Decision("skip", name) for name in self.rungs[1:self.rung]]
         if self.rung > 0 and self._again and self._drawn is not None:
             out.append(Decision("overlay_reused", {"frame": self._drawn}))
         return tuple(out)
@@ -42,14 +43,16 @@ class Deadlines:
         if not reused and step.overlay.layers:
             self._drawn = step.frame.index
         self._again = not reused  # at most every second overlay is used again
+        self.rungs = tuple(name for name in RUNGS if getattr(step.enhanced.heads, name, True))
+        self.rung = min(self.rung, len(self.rungs))
         budget = 1000 * (self.interval_s or interval_s or UNKNOWN_INTERVAL_S)
         self._ms.append(step.timings.get("total", 0.0))
         self._stages.append(step.timings)
         usual = sum(self._ms) / len(self._ms)
         self._late = self._late + 1 if usual > LATE * budget else 0
         self._slack = self._slack + 1 if usual < SLACK * budget else 0
-        if self._late >= PATIENCE["up"] and self.rung < len(RUNGS):
-            if self._usual(STAGE[RUNGS[self.rung]]) > WORTH * budget:
+        if self._late >= PATIENCE["up"] and self.rung < len(self.rungs):
+            if self._usual(STAGE[self.rungs[self.rung]]) > WORTH * budget:
                 self.rung += 1
                 self._ms.clear()
             self._late = 0

@@ -83,7 +83,9 @@ class Finder:
         longest = FOLLOWED[self.model.kind]
         if self.settings.view == "raw" or enhanced.values is None:
             return view_of(frame, longest)
-        return view_of(Picture(enhanced.values, frame, frame.index, "enhanced"), longest)
+        seen = replace(frame, pixels=np.zeros(enhanced.values.shape, frame.pixels.dtype), carm=enhanced.carm,
+                       valid=enhanced.valid)  # meaning and geometry of the enhanced pixels, whatever moved them
+        return view_of(Picture(enhanced.values, seen, frame.index, "enhanced"), longest)
 
     def start_pose(self, frame: Frame) -> Float64 | None:
         """Where the settings begin: their pose, or the gantry's angles with the isocenter in the case's middle."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluoronav.enhance.chain import Chain
-from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.enhanced import Enhanced, Heads
 from fluoronav.imaging.frame import Frame
 from fluoronav.live.commands import commanded
 from fluoronav.live.drawing import Drawing, grey_picture, shift_between, still
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fluoronav.case import Case
 
 T = TypeVar("T")
+MOST_CHAINS = 8  # with other heads: a hand on a slider makes many
 
 
 class Pipeline:
@@ -44,6 +45,7 @@ class Pipeline:
     def __init__(self, case: Case | None, settings: PipelineSettings | None = None) -> None:
         self.case, self.settings = case, settings or PipelineSettings()
         self.chain = Chain(self.settings.chain)
+        self._chains: dict[Heads, Chain] = {}
         self.finder = Finder(case, self.settings)
         self.scene = scene_of(case) if self.settings.overlay != "none" else None
         self.drawing = Drawing(self.scene, self.settings.overlay)
@@ -112,6 +114,21 @@ class Pipeline:
         return self._state.tolerance_mm
 
     @property
+    def heads(self) -> Heads:
+        """What is on after the last step."""
+        return self._state.heads or self.settings.chain.heads
+
+    def chain_of(self, heads: Heads | None) -> Chain:
+        """The chain with these heads; None: as the settings say."""
+        if heads is None or heads == self.settings.chain.heads:
+            return self.chain
+        if heads not in self._chains:
+            if len(self._chains) >= MOST_CHAINS:
+                self._chains.clear()
+            self._chains[heads] = self.chain.with_heads(heads)
+        return self._chains[heads]
+
+    @property
     def layers(self) -> list[dict[str, Any]]:
         """The layers that can be switched: name, label, color, opacity, visible, provenance."""
         if self.scene is None:
@@ -127,7 +144,7 @@ class Pipeline:
         before = state.chain_before if held else state.chain
 
         def work() -> tuple[PipelineState, Enhanced]:
-            after, enhanced = self.chain.step(before, frame, skip)
+            after, enhanced = self.chain_of(state.heads).step(before, frame, skip)
             return replace(state, chain=after, chain_before=before), enhanced
 
         state, found = _guarded(state, "enhancement", work, badges)

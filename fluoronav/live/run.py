@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
+from fluoronav.enhance.enhanced import Heads
 from fluoronav.imaging.frame import Frame
 from fluoronav.live.beside import Beside
 from fluoronav.live.commands import checked_command
-from fluoronav.live.deadlines import RUNGS, Deadlines
+from fluoronav.live.deadlines import Deadlines
 from fluoronav.live.drawing import grey_picture
 from fluoronav.live.measured import Measured, true_errors
 from fluoronav.live.pipeline import Pipeline
@@ -165,6 +166,11 @@ class LiveRun:
         """The gate's bound on the projected error now, mm."""
         return self.pipeline.tolerance_mm
 
+    @property
+    def heads(self) -> Heads:
+        """What the enhancement does now."""
+        return self.pipeline.heads
+
     def _source_state(self) -> tuple[Literal["live", "hold", "lost", "ended", "waiting"], str]:
         with self._changed:
             gap = self._gap
@@ -293,7 +299,7 @@ class LiveRun:
         now = time.monotonic()
         self.measured.add(step, (now - waiting.arrived) * 1000, now)
         if self._deadlines.rung != rung:
-            saved = ", ".join(RUNGS[: self._deadlines.rung])
+            saved = ", ".join(self._deadlines.rungs[: self._deadlines.rung])
             self._event("deadline", f"short of time: saving on {saved}" if saved else "in time again: all stages run")
 
     def _answer_again(self, last: Step, commands: tuple[Command, ...]) -> None:

@@ -16,6 +16,7 @@ from fluoronav.enhance.chain import ChainState
 from fluoronav.enhance.contrast import ContrastState
 from fluoronav.enhance.denoise import Calibration, DenoiseState
 from fluoronav.enhance.display import DisplayState
+from fluoronav.enhance.enhanced import Heads
 from fluoronav.enhance.motion import MotionState
 from fluoronav.enhance.noise import NoiseLaw, NoiseState
 from fluoronav.enhance.stabilise import StabiliseState
@@ -66,9 +67,9 @@ class PipelineState:
     """Everything that the next answer depends on, besides case, settings, frame, commands and decisions.
 
     chain: after the last frame, chain_before: before it (a held picture is answered from there); tracker;
-    gantry: what the tracker's pose belongs to; tolerance_mm and window as last commanded; undo: poses before
-    each nudge; failed: stages that raised and are off, with what is said of them; doubt: of the last job;
-    drawn: for overlays used again.
+    gantry: what the tracker's pose belongs to; tolerance_mm, window and heads (None: as the settings say) as last
+    commanded; undo: poses before each nudge; failed: stages that raised and are off, with what is said of them;
+    doubt: of the last job; drawn: for overlays used again.
     """
 
     tolerance_mm: float
@@ -77,6 +78,7 @@ class PipelineState:
     tracker: TrackerState | None = None
     gantry: Gantry | None = None
     window: tuple[float, float] | None = None
+    heads: Heads | None = None
     undo: tuple[Float64, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     jobs: JobsState = field(default_factory=JobsState)
@@ -86,7 +88,7 @@ class PipelineState:
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
     PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, CArm, ChainState, NoiseState, NoiseLaw,
-    MotionState, DenoiseState, Calibration, ContrastState, DisplayState, SuperresState, StabiliseState)}
+    MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState)}
 
 
 def packed(state: PipelineState) -> bytes:

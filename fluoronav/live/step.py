@@ -18,7 +18,8 @@ from registration.result import Registration
 class Command:
     """What the person did since the last frame. kind: `reregister`, `nudge` (value: xi (6,) in the
     C-arm frame), `undo`, `tolerance` (mm), `window` (value: {"level", "width"} in display grey, None: the
-    automatic one; applied to display, raw display and picture by the step), `layer` (value: {"name",
+    automatic one; applied to display, raw display and picture by the step), `heads` (value: {"denoise", "contrast",
+    "superres", "stabilise"}, what is left out is off, but denoise), `layer` (value: {"name",
     "visible", "opacity"}; viewer switch, recorded, does not change steps). `reregister` takes `angles`,
     `last` or `search` as its value, None: around the last pose, else as the settings say."""
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,7 +262,8 @@ class SessionRecorder:
             "hashes": {"raw": raw, **coding.hashes(display, step.overlay, step.picture)},
             "thumb": coding.thumb(display),
             "timings": coding.plain(step.timings), "truth": None if truth is None else coding.plain(truth),
-            "window": self._window, "gap": None if state is None else {
+            "window": self._window, "heads": asdict(step.enhanced.heads), "shift_px": list(step.enhanced.shift_px),
+            "gap": None if state is None else {
                 "frames": lost, "snapshot": f"snapshot/{k}.zip", "sha256": coding.sha256_bytes(state)}}
         self._chain = record["chain"] = coding.chained(self._chain, record)
         return record
@@ -283,7 +284,7 @@ def _lean(step: Step) -> Step:
     """The step without what is not recorded: what waits for the disk should not hold memory for nothing."""
     display = step.enhanced.display
     return replace(step, enhanced=replace(step.enhanced, line_integrals=display, sigma=display, raw_display=display,
-                                          flow=None, values=None))
+                                          flow=None, values=None, shares=None))
 
 
 def _same(a: Array, b: Array) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluoronav.enhance.chain import Chain, ChainState
-from fluoronav.enhance.enhanced import Enhanced
+from fluoronav.enhance.enhanced import Enhanced, Heads
 from fluoronav.imaging.frame import Frame
 from fluoronav.live.drawing import Drawing, grey_picture
 from fluoronav.live.scene import scene_of
@@ -43,6 +43,7 @@ class Shown:
         self.settings = PipelineSettings.from_json(session.settings)
         self.scene = scene_of(case) if self.settings.overlay != "none" else None
         self._chain = Chain(self.settings.chain)
+        self._other: Chain | None = None
         self._drawing = Drawing(self.scene, self.settings.overlay)
         self._state: ChainState | None = None
         self._before: ChainState | None = None
@@ -93,10 +94,19 @@ class Shown:
         if failed:
             state, enhanced = before, untouched(frame)
         else:
-            state, enhanced = self._chain.step(before, frame, skip)
+            state, enhanced = self._chain_of(record).step(before, frame, skip)
         self._state, self._before, self._at = state, before, k
         window = record["window"]
         return frame, windowed(enhanced, None if window is None else (window["level"], window["width"]))
+
+    def _chain_of(self, record: dict[str, Any]) -> Chain:
+        """The chain as it was switched; one is kept beside that of the settings. Older sessions had no switches."""
+        heads = Heads(**record["heads"]) if "heads" in record else self._chain.settings.heads
+        if heads == self._chain.settings.heads:
+            return self._chain
+        if self._other is None or heads != self._other.settings.heads:
+            self._other = self._chain.with_heads(heads)
+        return self._other
 
     def _overlay(self, k: int, record: dict[str, Any], enhanced: Enhanced) -> Overlay:
         carm, pose = enhanced.carm, np.array(record["registration"]["carm_from_patient"], np.float64)
@@ -115,10 +125,13 @@ class Shown:
         indices = self.session.rows["index"]
         for j in range(k - 1, max(-1, k - 64), -1):
             if int(indices[j]) == index:
-                pose, frame = self.session.record(j)["registration"]["carm_from_patient"], self.session.frame(j)
-                if pose is None or frame.carm is None:
+                record, carm = self.session.record(j), self.session.frame(j).carm
+                pose = record["registration"]["carm_from_patient"]
+                if pose is None or carm is None:
                     return None
-                return Drawn(index, frame.carm, np.array(pose, np.float64))
+                factor = self._chain_of(record).factor
+                du, dv = (factor * d for d in record.get("shift_px", (0.0, 0.0)))
+                return Drawn(index, carm.divided(factor).shifted(du, dv), np.array(pose, np.float64))
         return None
 
 

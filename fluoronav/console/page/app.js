@@ -36,6 +36,7 @@ const actions = {
   search: () => command("reregister", "search") && toast("Searching anew …"),
   undo: () => command("undo"),
   tolerance: (value) => command("tolerance", value) && toast(`Tolerance ${value} mm from the next picture on.`),
+  heads: (value) => command("heads", value),
   still: async () => header && toast(`Still saved: ${await still(stage, store.value, header, status, document.body.dataset.live, pointer.length().mm)}`),
   full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
   help: () => byId("keys").showModal(),
@@ -53,6 +54,7 @@ listen({
   " ": () => (mode === "replay" ? replay.toggle() : byId("hold").click()),
   r: () => byId("raw").click(), o: () => byId("overlay").click(), m: () => byId("measure").click(),
   b: () => store.set({ check: store.value.check === "blend" ? "off" : "blend" }),
+  e: () => byId("weights").click(), u: () => byId("uncertainty").click(),
   g: live(actions.reregister), z: live(actions.undo), n: live(() => byId("nudge").click()),
   s: actions.still, f: actions.full, "?": actions.help,
   ArrowLeft: arrow(-1, 0), ArrowRight: arrow(1, 0), ArrowUp: arrow(0, -1), ArrowDown: arrow(0, 1),
@@ -61,7 +63,8 @@ listen({
 });
 
 store.subscribe((view, before) => {
-  if (view.raw !== before.raw || (view.check === "off") !== (before.check === "off") || view.hold !== before.hold) look();
+  if (view.raw !== before.raw || (view.check === "off") !== (before.check === "off") || view.hold !== before.hold
+    || view.explain !== before.explain) look();
   if (view.layers !== before.layers) tellLayers(view.layers, before.layers);
   if (view.measure !== before.measure) pointer.clearMeasure();
   panel.show(view);
@@ -70,7 +73,7 @@ store.subscribe((view, before) => {
     stage.draw(view);
     panel.may(header, noCase(), view);
   }
-  face(view, stage);
+  face(view, stage, header?.heads);
   watch();
 });
 
@@ -107,7 +110,7 @@ function take(next, parts) {
 function words(at) {
   banner.state(header.state, noCase(), at);
   corners(header, mode === "replay");
-  face(store.value, stage);
+  face(store.value, stage, header?.heads);
   panel.may(header, noCase(), store.value);
 }
 
@@ -154,8 +157,9 @@ function connection(connected) {
 
 // Which pictures this page needs.
 function look() {
-  const { raw, check, hold } = store.value;
-  link.send({ type: "view", pictures: [raw ? "raw" : "enhanced", ...(check === "off" ? [] : ["drr"])], hold });
+  const { raw, check, explain, hold } = store.value;
+  const pictures = [raw ? "raw" : "enhanced", ...(check === "off" ? [] : ["drr"]), ...(explain === "off" ? [] : [explain])];
+  link.send({ type: "view", pictures, hold });
 }
 
 let telling = 0;
@@ -179,7 +183,7 @@ function watch() {
   banner.live(verdict({ now: now(), newestAt, connected: link.connected, brokenAt, status, statusAt,
     held: store.value.hold, mode }));
   if (was === document.body.dataset.live) return;
-  face(store.value, stage);
+  face(store.value, stage, header?.heads);
   if (document.body.dataset.live === "stale") byId("keys").close(); // nothing lies over an alarm
 }
 

@@ -22,8 +22,12 @@ export function corners(header, replay) {
 }
 
 // Every enhanced or overlaid picture says so on its face.
-export function face(view, stage) {
+export function face(view, stage, heads) {
   const words = [stage.face];
+  if (stage.face === "ENHANCED" && heads?.contrast > 0) words.push(`CONTRAST ${heads.contrast.toFixed(1)}`);
+  if (stage.face && heads?.superres) words.push("FINER PIXELS");
+  if (stage.face && heads?.stabilise) words.push("STABILISED");
+  if (stage.explained) words.push(stage.explained.toUpperCase());
   if (stage.compared) words.push({ blend: "BLEND", checker: "CHECKER", swipe: "SWIPE", edges: "EDGES" }[view.check] + " DRR");
   if (stage.face && stage.overlaid(view) && document.body.dataset.live !== "stale") words.push("OVERLAY");
   text("face", words.filter(Boolean).join("\n+ "));

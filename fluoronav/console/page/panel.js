@@ -5,7 +5,14 @@ import { byId, make, pressed, show, text } from "./dom.js";
 
 const AMOUNT = { off: "X-ray – DRR", blend: "X-ray – DRR", checker: "Square size", swipe: "DRR – X-ray", edges: "Edges" };
 
+const HEADS = ["denoise", "stabilise", "superres"];
+const EXPLAIN = ["weights", "uncertainty"];
+const REST_MS = 200; // a slider's way is not told, only where the hand rests
+
 export class Panel {
+  #heads = null; // what the enhancement does, as the run says
+  #resting = 0;
+
   constructor(store, actions) {
     this.store = store;
     this.actions = actions;
@@ -27,6 +34,16 @@ export class Panel {
       if (event.target.checkValidity() && value > 0) actions.tolerance(value);
       else event.target.reportValidity();
     };
+    for (const id of HEADS) on(id, () => this.#head({ [id]: !this.#heads[id] }));
+    byId("contrast").oninput = (event) => {
+      text("contrast-value", Number(event.target.value).toFixed(1));
+      clearTimeout(this.#resting);
+      this.#resting = setTimeout(() => {
+        this.#resting = 0;
+        this.#head({ contrast: Number(byId("contrast").value) });
+      }, REST_MS);
+    };
+    for (const id of EXPLAIN) on(id, () => store.set({ explain: store.value.explain === id ? "off" : id }));
     this.checks = [...document.querySelectorAll("[data-check]")];
     for (const button of this.checks) button.onclick = () => store.set({ check: button.dataset.check });
     byId("check").addEventListener("keydown", (event) => this.#roam(event));
@@ -54,6 +71,24 @@ export class Panel {
   status(status) {
     const tolerance = byId("tolerance");
     if (status.tolerance_mm && document.activeElement !== tolerance) tolerance.value = status.tolerance_mm;
+    this.#showHeads(status.heads ?? null);
+  }
+
+  // Tell the run what the enhancement shall do.
+  #head(patch) {
+    if (this.#heads && this.actions.heads({ ...this.#heads, ...patch })) this.#showHeads({ ...this.#heads, ...patch });
+  }
+
+  #showHeads(heads) {
+    this.#heads = heads;
+    for (const id of HEADS) {
+      byId(id).disabled = heads === null;
+      pressed(id, heads !== null && heads[id]);
+    }
+    byId("contrast").disabled = heads === null;
+    if (heads === null || this.#resting || document.activeElement === byId("contrast")) return;
+    byId("contrast").value = heads.contrast;
+    text("contrast-value", heads.contrast.toFixed(1));
   }
 
   toggleLayer(k) {
@@ -81,6 +116,12 @@ export class Panel {
       item.querySelector("[type=checkbox]").checked = one.visible;
       item.querySelector("[type=range]").value = Math.round(one.opacity * 100);
     }
+    for (const id of EXPLAIN) pressed(id, view.explain === id);
+    show("explain-legend", view.explain !== "off");
+    if (view.explain === "weights") {
+      byId("explain-legend").replaceChildren("A pixel is from", make("i", { className: "now" }), "now",
+        make("i", { className: "surroundings" }), "its surroundings", make("i", { className: "before" }), "before");
+    } else byId("explain-legend").replaceChildren("Standard deviation: 0", make("i", { className: "ramp" }), "that of one raw frame");
     document.body.dataset.nudge = view.nudge;
   }
 

@@ -6,6 +6,8 @@
 
 import { compare, isIdentity, windowTable } from "./tone.js";
 
+const EXPLAINED = 0.7; // opacity of weights and uncertainty over the picture
+
 export class Stage {
   #picture; #layerBox; #canvases = new Map(); #bitmaps = new Map(); #drawn = new Map();
   #pictures = {}; #greys = {}; #scratch = null; #shown = {};
@@ -64,18 +66,23 @@ export class Stage {
     const bitmap = this.#pictures[base];
     if (!bitmap) return;
     const drr = view.check === "off" ? null : this.#pictures.drr ?? null;
+    const explained = this.#pictures[view.explain] ?? null;
     this.face = base === "raw" ? "RAW" : "ENHANCED";
     this.compared = drr !== null;
+    this.explained = explained === null ? "" : view.explain;
     const context = this.#picture.getContext("2d", { alpha: false });
-    if (drr === null && isIdentity(view.level, view.window)) {
-      context.drawImage(bitmap, 0, 0);
-      return;
-    }
     const [rows, columns] = this.size;
-    const image = context.createImageData(columns, rows);
-    compare(new Uint32Array(image.data.buffer), this.#grey(base, bitmap), drr && this.#grey("drr", drr), columns,
-      windowTable(view.level, view.window), view.check, view.amount);
-    context.putImageData(image, 0, 0);
+    if (drr === null && isIdentity(view.level, view.window)) context.drawImage(bitmap, 0, 0);
+    else {
+      const image = context.createImageData(columns, rows);
+      compare(new Uint32Array(image.data.buffer), this.#grey(base, bitmap), drr && this.#grey("drr", drr), columns,
+        windowTable(view.level, view.window), view.check, view.amount);
+      context.putImageData(image, 0, 0);
+    }
+    if (explained === null) return;
+    context.globalAlpha = EXPLAINED;
+    context.drawImage(explained, 0, 0, columns, rows); // of the frame's own pixels, which may be larger
+    context.globalAlpha = 1;
   }
 
   // Visibility and opacity of each layer's canvas.

@@ -8,6 +8,7 @@ export class Store {
     this.value = {
       raw: false, overlay: true, layers: {}, // name -> {visible, opacity}
       window: 255, level: 127.5, check: "off", amount: 50,
+      explain: "off", // weights, uncertainty
       hold: false, nudge: false, measure: false,
     };
   }

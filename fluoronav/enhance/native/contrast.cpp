@@ -6,7 +6,7 @@
 //   a = strength kGain w d. A is the sum of the a of all levels, expanded linearly.
 // Range: lo, hi and mean of some 28x28 pixels (7x7 of the extremes of 4x4). y + A stays within [lo, hi], but on the side
 //   of the minority (a line, not its flank, not one side of an edge) it may pass by kPast times the skewness
-//   hi + lo - 2 mean. So lines grow and get no halo.
+//   hi + lo - 2 mean, hi - lo at most. So lines grow and get no halo.
 // Last, with W the wide surroundings (the mean of the coarsest level): y + A lies between y and y + strength (y - W),
 //   so contrast to the surroundings is multiplied by 1 to 1 + strength and never turned round.
 //
@@ -108,9 +108,10 @@ static void ranges(Level& at) {
                     sum += g[k];
                 }
             }
-            const float skew = hi + lo - sum * (2.0f / 49);
-            at.top.row(r)[x] = hi + (skew > 0 ? kPast * skew : 0);
-            at.low.row(r)[x] = lo + (skew < 0 ? kPast * skew : 0);
+            // the mean is of soft pixels, which reach a little further than the extremes: never past them twice
+            const float skew = kPast * (hi + lo - sum * (2.0f / 49)), span = hi - lo;
+            at.top.row(r)[x] = hi + (skew > 0 ? (skew < span ? skew : span) : 0);
+            at.low.row(r)[x] = lo + (skew < 0 ? (skew > -span ? skew : -span) : 0);
         }
     at.top.repeat_borders(), at.low.repeat_borders();
 }

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fluoronav.enhance.chain import Chain
+from fluoronav.enhance.enhanced import Heads
 from fluoronav.imaging.frame import Angles, Exposure, Frame, Intensity
 from fluoronav.live.step import Command, Status, Step
 from overlays import Renderer, compose, nothing, scene_of
@@ -94,6 +95,7 @@ class ConsoleFeed:
         self.source_note = ""
         self.badges: tuple[str, ...] = ()
         self.tolerance_mm = 3.5
+        self.heads = Heads()
         self.index = -1
         self._taken = 0
         self._renderer = Renderer(self.scene, "lines")
@@ -114,6 +116,9 @@ class ConsoleFeed:
         self.commands.append(command)
         if command.kind == "tolerance":
             self.tolerance_mm = float(command.value)
+        if command.kind == "heads":
+            self.heads = Heads(**command.value)
+            self._chain = self._chain.with_heads(self.heads)
 
     def blend(self, step: Step) -> Array | None:
         """A drawing of the tree at the pose, as a DRR of it would look."""
@@ -135,7 +140,8 @@ class ConsoleFeed:
         frame = frame_at(k, counts(self.lines, pose, self._random))
         self._chain_state, enhanced = self._chain.step(self._chain_state, frame)
         found = self._registration(pose)
-        overlay = self._renderer.draw(CARM, pose) if found.outcome is Outcome.ACCEPTED else nothing(CARM)
+        carm = enhanced.carm or CARM
+        overlay = self._renderer.draw(carm, pose) if found.outcome is Outcome.ACCEPTED else nothing(carm)
         taken, self._taken = tuple(self.commands[self._taken:]), len(self.commands)
         step = Step(frame, enhanced, found, overlay, compose(enhanced.display, overlay), {"total": 21.0}, self.badges,
                     taken)
