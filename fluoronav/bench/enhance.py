@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluoronav.bench import enhance_speed
+from fluoronav.bench import enhance_heads, enhance_speed
 from fluoronav.bench.enhance_methods import RECURSIVE, Method, chain_filter, filter_of, methods, recursive_filter
 from fluoronav.bench.enhance_scenes import Bench
 from fluoronav.bench.enhance_tasks import Tasks, peer_figures
@@ -23,7 +23,6 @@ from registration.geometry import Array
 __all__ = ["chain_filter", "figures", "recursive_filter"]
 RUNS = ("IM1", "IM2", "IM3", "IM4")
 SEEDS = 5
-ABSENT = ("superres.consistency_sigma", "superres.psnr_over_bicubic", "stabilise.residual_px")
 
 
 def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
@@ -31,7 +30,7 @@ def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
 
     full: slow peers (NLM, BM4D) on all pictures, and all peers on wires: half an hour more.
     """
-    found = {key: Figure(None, "", 0, "there is no such stage") for key in ABSENT}
+    found = enhance_heads.figures(progress)
     ours = [m for m in methods() if m.why is None]
     found |= {f"enhance.psnr_over_raw_25{m.suffix}": Figure(None, "dB", 0, str(m.why)) for m in methods() if m.why}
     for method in ours:
