@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "batch.hpp"
 #include "crew.hpp"
 #include "path.hpp"
 #include "place.hpp"
@@ -115,6 +116,7 @@ static nb::tuple placed(Matrix index_from_patient, Matrix carm_from_patient, int
 }
 
 NB_MODULE(_projector, m) {
+    add_batch(m);
     m.def("placed", &placed, nb::arg("index_from_patient"), nb::arg("carm_from_patient"), nb::arg("h"), nb::arg("w"),
           nb::arg("pv"), nb::arg("pu"), nb::arg("sdd"), nb::arg("sod"), nb::arg("cu"), nb::arg("cv"));
     m.attr("PAD") = PAD;

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which turn in its plane and which shift lay a computed picture best over the measured one?
+//
+// A turn of the C-arm about its source moves the picture by a homography, which over the angles of one detector is
+// nearly a shift; a roll about the central ray is a rotation of the picture. So of six numbers of a pose only the
+// direction of view and the depth need a projection of their own: each is turned by every roll here, and correlated
+// with the measured picture at every shift.
+//
+// What bounds the speed: three products a pixel and shift (sum W m, sum W m m, sum W b m); sixteen shifts are lanes of a
+// register, so that nothing has to be summed across. 16 x 16 pixels at 15 x 15 shifts: some 5 us.
+#pragma once
+#include "climb.hpp"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FLUORONAV_SWEEP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FLUORONAV_SWEEP_CLONES
+#endif
+
+namespace projector {
+
+struct Sweep {
+    int size;      // of the square pictures that are laid over, px
+    double pitch;  // of their pixels, mm at the detector; the central ray meets the middle of the picture
+    int reach_u, reach_v;  // shifts from -reach to reach, px of the measured picture
+};
+
+struct Laid {
+    float r = -2;
+    int u = 0, v = 0;
+};
+
+// The picture turned by (cosine, sine) on the measured picture's pixels and `reach` more on each side; zero outside.
+inline void turned(const float* picture, const Sweep& s, const Carm& carm, double cosine, double sine, int pitch, float* out) {
+    const double scale_u = carm.pitch_u / s.pitch, scale_v = carm.pitch_v / s.pitch, middle = (s.size - 1) / 2.0;
+    for (int v = -s.reach_v; v < carm.h + s.reach_v; ++v) {
+        float* row = out + static_cast<std::ptrdiff_t>(v + s.reach_v) * pitch;
+        const double y = (v - carm.cv) * scale_v, x0 = (-s.reach_u - carm.cu) * scale_u;
+        float px = static_cast<float>(cosine * x0 + sine * y + middle), py = static_cast<float>(-sine * x0 + cosine * y + middle);
+        const float dx = static_cast<float>(cosine * scale_u), dy = static_cast<float>(-sine * scale_u), last = static_cast<float>(s.size - 1);
+        for (int u = 0; u < carm.w + 2 * s.reach_u; ++u) {
+            const float ax = px + static_cast<float>(u) * dx, ay = py + static_cast<float>(u) * dy;
+            if (!(ax >= 0 && ay >= 0 && ax < last && ay < last)) {
+                row[u] = 0;
+                continue;
+            }
+            const int xi = static_cast<int>(ax), yi = static_cast<int>(ay);
+            const float fx = ax - static_cast<float>(xi), fy = ay - static_cast<float>(yi);
+            const float *p = picture + static_cast<std::ptrdiff_t>(yi) * s.size + xi, *q = p + s.size;
+            const float top = p[0] + fx * (p[1] - p[0]), low = q[0] + fx * (q[1] - q[0]);
+            row[u] = top + fy * (low - top);
+        }
+    }
+}
+
+// The best of all shifts of `image` (rows of `pitch`, the measured picture's and reach more on each side, zeros behind).
+FLUORONAV_SWEEP_CLONES static Laid best_shift(const float* image, int pitch, const Target& t, const Sweep& s) {
+    Laid best;
+    for (int dv = 0; dv <= 2 * s.reach_v; ++dv)
+        for (int first = 0; first <= 2 * s.reach_u; first += LANES) {
+            Lanes one = {}, two = {}, cross = {};  // a lane a shift
+            for (int y = 0; y < t.h; ++y) {
+                const float *row = image + static_cast<std::ptrdiff_t>(y + dv) * pitch + first, *weight = &t.weight[y * t.w], *wb = &t.wb[y * t.w];
+                for (int x = 0; x < t.w; ++x) {
+                    const Lanes m = *reinterpret_cast<const Lanes*>(row + x), wm = weight[x] * m;
+                    one += wm, two += wm * m, cross += wb[x] * m;
+                }
+            }
+            const int n = std::min(LANES, 2 * s.reach_u + 1 - first);
+            for (int i = 0; i < n; ++i) {
+                const float aa = two[i] - one[i] * one[i] / static_cast<float>(t.mass);
+                const float r = cross[i] / std::sqrt(std::max(aa, 1e-9f) * static_cast<float>(t.norm));
+                if (r > best.r) best = {r, first + i - s.reach_u, dv - s.reach_v};
+            }
+        }
+    return best;
+}
+
+}  // namespace projector
