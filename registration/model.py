@@ -57,10 +57,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A pose to begin from and the proposer it came from (`angles`, `search`, `file`, `last`)."""
+    """A pose to begin from and the proposer it came from (`angles`, `search`, `network`, `landmarks`, `file`, `last`).
+
+    refined: it has been refined to pictures of 64 pixels, so coarser ones have nothing to add.
+    """
 
     carm_from_patient: Float64
     name: str = field(default="file")
+    refined: bool = False
 
 
 class Model(Protocol):

@@ -1,61 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where to begin when nothing is known? Poses over all rotations, scored small, the best refined.
+"""Where to begin when nothing is known? Poses from everywhere, from angles, a network or landmarks; the best go on.
 
-Angles, where they are known, are one proposal among the others.
+All proposals climb the same way, coarse to fine, and only the best distinct ones are carried further. A picture
+from behind looks nearly like one from the front: which is right shows first at 64 pixels, so both get there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import qmc
 
+from registration.everywhere import EDGE_PX
 from registration.geometry import Float64, Rigid
-from registration.model import Settings, Start
-from registration.similarity import GRADIENT, NCC
-from registration.solver import solve
+from registration.model import Settings, Start, View
 
 if TYPE_CHECKING:
-    from registration.volume_model import Ladder, VolumeModel
+    from registration.ladder import Ladder
+    from registration.volume_model import VolumeModel
 
-# Over all rotations 2,048 poses leave the nearest some 20 deg off: within the basin of NCC at 32 pixels.
-POSES = 2048
-REFINED, KEPT = 48, 4
-LATERAL_MM, DEPTH_MM = 100.0, 150.0  # how far the volume's centre may be from the isocenter
+# Starts for a picture, from whatever knows something about it (a network, a person); may be none.
+Proposer = Callable[[View], Sequence[Start]]
+
+# Of some 13,000 combinations of direction, depth and roll the right one is among the first ten of nearly all pictures
+# (simulated chest, any rotation); others are its neighbours and mirror images.
+PROMISING = 80
+KEPT = 4
+EDGES_PX = (EDGE_PX, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Every pose climbs `iterations` on pictures of `edge_px`, by the picture or its gradient; the best `kept`
+    distinct ones go on."""
+
+    edge_px: int
+    gradient: bool
+    iterations: int
+    kept: int
+
+
+# The picture's correlation has the widest basin, but scatter displaces its maximum by up to 15 deg: four steps are
+# enough to come near, and the gradient, which scatter does not move, goes on from there and ranks.
+RUNGS = (Rung(32, False, 4, PROMISING), Rung(32, True, 8, 12), Rung(64, True, 12, KEPT))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Poses (n, 4, 4) on their way, the proposer of each, and how well each does (n,)."""
+
+    poses: Float64
+    names: tuple[str, ...]
+    values: Float64
+
+    def best(self, order: Sequence[int]) -> Candidates:
+        chosen = np.asarray(order, int)
+        return Candidates(self.poses[chosen], tuple(self.names[i] for i in chosen), self.values[chosen])
+
+    def starts(self) -> tuple[Start, ...]:
+        return tuple(Start(p, n, refined=True) for p, n in zip(self.poses, self.names, strict=True))
 
 
 def propose(model: VolumeModel, ladder: Ladder, hint: Float64 | None, settings: Settings) -> tuple[Start, ...]:
-    """The most promising starts for a volume in a view, best first; a hint is refined like the rest."""
-    from registration.volume_model import Plan
+    """The most promising starts for a volume in a view, best first, refined to 64 pixels.
 
-    sight = ladder.sight(32)
-    render = model.render(sight.carm)
-    poses = poses_everywhere(POSES, model.attenuation.center_mm, settings.seed)
-    scores = [NCC.evaluate(render(sight.carm, p, False)[0], sight.fixed, sight.weight).value for p in poses]
-    best = np.argsort(scores)[::-1][:REFINED]
-    candidates = [(poses[i], "search") for i in best]
-    if hint is not None:
-        candidates.insert(0, (Rigid.checked(hint, "hint"), "angles"))
-    small = model.problem(ladder, (Plan(32, NCC, 8),))
-    refined = [(solve(small, [p]), name) for p, name in candidates]
-    refined.sort(key=lambda s: -s[0].values[-1])
-    sharper = model.problem(ladder, (Plan(64, NCC, 6), Plan(64, GRADIENT, 4)))
-    final = [(solve(sharper, s.room_from_body), name) for s, name in refined[:12]]
-    final.sort(key=lambda s: -s[0].values[-1])
-    return tuple(Start(s.room_from_body[0], name) for s, name in final[:KEPT])
+    A hint or what the model's proposers say leads: where it is beyond doubt at once, nothing else is tried. The work
+    is bounded by the constants above, never by a clock.
+    """
+    known = [Start(Rigid.checked(hint, "hint"), "angles")] if hint is not None else []
+    known += [s for proposer in model.proposers for s in proposer(ladder.view)]
+    if known:
+        led = climbed(model, ladder, known)
+        if model.explains(ladder, led[0].carm_from_patient):
+            return led
+    small = ladder.sight(EDGE_PX)
+    everywhere = model.everywhere(small.carm)
+    poses = everywhere.promising(small.fixed, small.weight, PROMISING, threads=model.threads)
+    return climbed(model, ladder, [*known, *(Start(p, "search") for p in poses)])
 
 
-def poses_everywhere(count: int, center_mm: Float64, seed: int) -> list[Float64]:
-    """Poses of a volume spread evenly over all rotations and the shifts above (Sobol points)."""
-    u = qmc.Sobol(6, seed=seed).random(count)
-    out = []
-    for x in u:
-        a, b = np.sqrt(1 - x[0]), np.sqrt(x[0])  # Shoemake 1992: uniform unit quaternions
-        q = np.array([a * np.sin(2 * np.pi * x[1]), a * np.cos(2 * np.pi * x[1]),
-                      b * np.sin(2 * np.pi * x[2]), b * np.cos(2 * np.pi * x[2])])
-        shift = (2 * x[3:] - 1) * (LATERAL_MM, LATERAL_MM, DEPTH_MM)
-        out.append(Rigid.translation(*shift) @ _rotation(q) @ Rigid.translation(*(-center_mm)))
+def climbed(model: VolumeModel, ladder: Ladder, starts: Sequence[Start]) -> tuple[Start, ...]:
+    """The starts after all rungs, the best first, at most `KEPT`."""
+    poses = np.stack([s.carm_from_patient for s in starts])
+    now = Candidates(poses, tuple(s.name for s in starts), np.zeros(len(starts)))
+    for rung in RUNGS:
+        sight = ladder.sight(rung.edge_px)
+        poses, values = model.batch(sight.carm).climb(
+            sight.carm, sight.fixed, sight.weight, now.poses, gradient=rung.gradient, iterations=rung.iterations,
+            threads=model.threads)
+        now = Candidates(poses, now.names, values)
+        now = now.best(distinct(now, model.attenuation.center_mm)[:rung.kept])
+    return now.starts()
+
+
+def distinct(of: Candidates, center_mm: Float64, *, angle_deg: float = 4.0, mm: float = 12.0,
+             depth_mm: float = 50.0) -> list[int]:
+    """Indices of candidates, best first; of those that lie within the bounds of a better one, none."""
+    center = of.poses[:, :3, :3] @ center_mm + of.poses[:, :3, 3]
+    rotations = of.poses[:, :3, :3].reshape(-1, 9)
+    near = rotations @ rotations.T > 1 + 2 * np.cos(np.radians(angle_deg))
+    for axis, bound in enumerate((mm, mm, depth_mm)):
+        near &= np.abs(center[:, None, axis] - center[None, :, axis]) < bound
+    out: list[int] = []
+    for i in np.argsort(-of.values, kind="stable"):
+        if not near[i, out].any():
+            out.append(int(i))
     return out
 
 
@@ -69,13 +120,4 @@ def around(start: Start, count: int, *, seed: int, angle_deg: float = 12.0, offs
         shift = way / np.linalg.norm(way) * offset_mm * rng.uniform(0.3, 1)
         motion = Rigid.translation(*shift) @ Rigid.exp([*turn, 0, 0, 0])
         out.append(Start(motion @ start.carm_from_patient, start.name))
-    return out
-
-
-def _rotation(q: Float64) -> Float64:
-    x, y, z, w = q
-    out = np.eye(4)
-    out[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                   [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                   [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -13,11 +13,13 @@ from scipy import ndimage
 from registration import search
 from registration.confidence import Spread, error_at, spread_of
 from registration.errors import BadInput
+from registration.everywhere import Everywhere
 from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
 from registration.ladder import Ladder, binned
 from registration.model import Settings, Start, View
 from registration.projector import Prepared, project
+from registration.projector.batch import Batch
 from registration.result import Registration
 from registration.similarity import GRADIENT, NCC, Correlation, Similarity
 from registration.solver import Problem, Render, Solution, Stage, solve
@@ -41,11 +43,13 @@ class Plan:
 
 
 COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
+REFINED = COARSE[-1:]  # for starts that the search has brought there already
 FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
 # A level of 256 pixels more would give 0.05 in place of 0.08 mm (simulated chest, in the picture) at three times
 # the cost, and nothing where tissue moves against the bones.
 TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.15), Plan(128, MEDIUM, 3, tolerance_px=0.05))
 GATE_EDGE_PX = 128
+_GEOMETRIES = 4  # C-arms for which pictures from all sides are kept
 # Contrast fills vessels that the CT shows empty. A picture explained less well than this is tried again with the
 # vessels left out, and the second answer counts where it explains the rest better by the margin.
 _CONTRAST_BELOW, _CONTRAST_MARGIN = 0.85, 0.03
@@ -78,7 +82,10 @@ class VolumeModel:
                            remedy="give --target X Y Z in the patient frame")
         self.threads = threads
         self._vessels_mm = None if vessels_mm is None else read_only(vessels_mm, np.float64)
+        self.proposers: tuple[search.Proposer, ...] = ()
         self._prepared: dict[int, Prepared] = {}
+        self._batches: dict[int, Batch] = {}
+        self._everywhere: dict[CArm, Everywhere] = {}
 
     def aimed_at(self, target_mm: Float64) -> VolumeModel:
         """The same volume, what was prepared of it included, with errors stated at another point (3,)."""
@@ -118,8 +125,8 @@ class VolumeModel:
         return self._past_contrast(view, answer, solution, TRACK, settings).registration
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
-        """Starts where nothing is known: poses drawn over all rotations, the best refined; a hint leads."""
-        ladder = Ladder(view)
+        """Starts where nothing is known: all rotations are tried, the best refined; a hint and `proposers` lead."""
+        ladder = Ladder(view, search.EDGES_PX)
         if ladder.fault():
             return ()
         return search.propose(self, ladder, hint, settings)
@@ -142,18 +149,43 @@ class VolumeModel:
 
         return one
 
+    def batch(self, carm: CArm) -> Batch:
+        """The volume for many poses at once, at the resolution that suits a C-arm's pixels."""
+        step = self._step(carm.mm_per_px_at_isocenter)
+        if step not in self._batches:
+            self._batches[step] = Batch(self._at(carm.mm_per_px_at_isocenter))
+        return self._batches[step]
+
+    def everywhere(self, carm: CArm) -> Everywhere:
+        """The volume seen from all sides on a C-arm's (few) pixels; kept for the geometries used last."""
+        if carm not in self._everywhere:
+            if len(self._everywhere) >= _GEOMETRIES:
+                self._everywhere.pop(next(iter(self._everywhere)))
+            extent = float(np.ptp(self.attenuation.corners_mm, axis=0).max())
+            self._everywhere[carm] = Everywhere(self.batch(carm), self.attenuation.center_mm, extent, carm,
+                                                threads=self.threads)
+        return self._everywhere[carm]
+
+    def explains(self, ladder: Ladder, pose: Float64) -> bool:
+        """Whether the volume at a pose is beyond doubt what the picture shows."""
+        return self._fit(ladder, pose).clear
+
+    def _step(self, mm_per_px: float) -> int:
+        """The place of a resolution on a geometric grid, so that nearby geometries share their volumes."""
+        finest = float(self.attenuation.spacing_mm.max())
+        return round(6 * np.log2(max(mm_per_px / 0.6, min(finest, 1.5))))
+
     def _at(self, mm_per_px: float) -> Prepared:
         """The volume with voxels of 1 / 0.6 of a pixel: finer ones alias in the Jacobian."""
-        finest = float(self.attenuation.spacing_mm.max())
-        # a geometric grid, so that nearby geometries share their volumes
-        step = round(6 * np.log2(max(mm_per_px / 0.6, min(finest, 1.5))))
+        step = self._step(mm_per_px)
         if step not in self._prepared:
             self._prepared[step] = Prepared(self.attenuation.resampled(2.0 ** (step / 6)))
         return self._prepared[step]
 
     def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
-        coarse = distinct([(solve(self.problem(ladder, COARSE), [s.carm_from_patient]), s.name) for s in starts])
+        coarse = distinct([(solve(self.problem(ladder, REFINED if s.refined else COARSE), [s.carm_from_patient]),
+                            s.name) for s in starts])
         middle = distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
         solution, name = middle[0]
         rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
@@ -236,7 +268,7 @@ class _Answer:
 
 
 def _checked(starts: Sequence[Start]) -> list[Start]:
-    return [Start(Rigid.checked(s.carm_from_patient, f"start ({s.name})"), s.name) for s in starts]
+    return [replace(s, carm_from_patient=Rigid.checked(s.carm_from_patient, f"start ({s.name})")) for s in starts]
 
 
 def distinct(solutions: Sequence[tuple[Solution, str]], *, mm: float = 10.0) -> list[tuple[Solution, str]]:

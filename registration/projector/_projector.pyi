@@ -16,3 +16,14 @@ def placed(
     index_from_patient: Float64, carm_from_patient: Float64, h: int, w: int, pv: float, pu: float, sdd: float,
     sod: float, cu: float, cv: float,
 ) -> tuple[int, Float64]: ...
+def pictures(
+    i: Array, j: Array, k: Array, index: Float64, numbers: Float64, poses: Float64, threads: int, path: str,
+) -> Array: ...
+def climbed(
+    i: Array, j: Array, k: Array, index: Float64, numbers: Float64, poses: Float64, fixed: Array, weight: Array,
+    gradient: bool, iterations: int, tolerance_px: float, threads: int, path: str,
+) -> tuple[Float64, Float64]: ...
+def swept(
+    computed: Array, pitch: float, fixed: Array, weight: Array, numbers: Float64, turns: Float64, reach_u: int,
+    reach_v: int, threads: int,
+) -> tuple[Array, Array]: ...

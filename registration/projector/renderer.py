@@ -110,6 +110,11 @@ def paths() -> tuple[str, ...]:
     return tuple(_projector.paths())
 
 
+def best_path() -> str:
+    """The name of the path in use: the best, or the environment's FLUORONAV_PROJECTOR."""
+    return _chosen(None)
+
+
 def projector_path() -> str:
     """The path in use, for a person: "AVX-512, float32 Joseph and 12-bit shear-warp"."""
     return f"{_chosen(None)}, float32 Joseph and 12-bit shear-warp"
