@@ -8,7 +8,7 @@ from behind looks nearly like one from the front: which is right shows first at 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +26,7 @@ Proposer = Callable[[View], Sequence[Start]]
 
 # Of some 13,000 combinations of direction, depth and roll the right one is among the first ten of nearly all pictures
 # (simulated chest, any rotation); others are its neighbours and mirror images.
-PROMISING = 80
+PROMISING = 48
 KEPT = 4
 EDGES_PX = (EDGE_PX, 32, 64)
 
@@ -42,25 +42,12 @@ class Rung:
     kept: int
 
 
-# The picture's correlation has the widest basin, but scatter displaces its maximum by up to 15 deg: four steps are
+# The picture's correlation has the widest basin, but scatter displaces its maximum by up to 20 deg: four steps are
 # enough to come near, and the gradient, which scatter does not move, goes on from there and ranks.
-RUNGS = (Rung(32, False, 4, PROMISING), Rung(32, True, 8, 12), Rung(64, True, 12, KEPT))
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Poses (n, 4, 4) on their way, the proposer of each, and how well each does (n,)."""
-
-    poses: Float64
-    names: tuple[str, ...]
-    values: Float64
-
-    def best(self, order: Sequence[int]) -> Candidates:
-        chosen = np.asarray(order, int)
-        return Candidates(self.poses[chosen], tuple(self.names[i] for i in chosen), self.values[chosen])
-
-    def starts(self) -> tuple[Start, ...]:
-        return tuple(Start(p, n, refined=True) for p, n in zip(self.poses, self.names, strict=True))
+NEAR = (Rung(32, False, 4, PROMISING), Rung(32, True, 8, 12))
+# The gradient's basin is half as wide: once more around the best, then all that differ go on to be told apart.
+SPREAD, SPREAD_EACH, SPREAD_DEG, SPREAD_MM = 3, 10, 18.0, 20.0
+FINER = (Rung(32, True, 8, 12), Rung(64, True, 12, KEPT))
 
 
 def propose(model: VolumeModel, ladder: Ladder, hint: Float64 | None, settings: Settings) -> tuple[Start, ...]:
@@ -72,39 +59,45 @@ def propose(model: VolumeModel, ladder: Ladder, hint: Float64 | None, settings: 
     known = [Start(Rigid.checked(hint, "hint"), "angles")] if hint is not None else []
     known += [s for proposer in model.proposers for s in proposer(ladder.view)]
     if known:
-        led = climbed(model, ladder, known)
+        led = climbed(model, ladder, known, settings)
         if model.explains(ladder, led[0].carm_from_patient):
             return led
     small = ladder.sight(EDGE_PX)
     everywhere = model.everywhere(small.carm)
     poses = everywhere.promising(small.fixed, small.weight, PROMISING, threads=model.threads)
-    return climbed(model, ladder, [*known, *(Start(p, "search") for p in poses)])
+    return climbed(model, ladder, [*known, *(Start(p, "search") for p in poses)], settings)
 
 
-def climbed(model: VolumeModel, ladder: Ladder, starts: Sequence[Start]) -> tuple[Start, ...]:
+def climbed(model: VolumeModel, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> tuple[Start, ...]:
     """The starts after all rungs, the best first, at most `KEPT`."""
-    poses = np.stack([s.carm_from_patient for s in starts])
-    now = Candidates(poses, tuple(s.name for s in starts), np.zeros(len(starts)))
-    for rung in RUNGS:
+    near = _up(model, ladder, starts, NEAR)
+    wider = [s for k, best in enumerate(near[:SPREAD]) for s in around(
+        best, SPREAD_EACH, seed=settings.seed + k, angle_deg=SPREAD_DEG, offset_mm=SPREAD_MM)]
+    return tuple(replace(s, refined=True) for s in _up(model, ladder, [*near, *wider], FINER))
+
+
+def _up(model: VolumeModel, ladder: Ladder, starts: Sequence[Start], rungs: Sequence[Rung]) -> list[Start]:
+    poses, names = np.stack([s.carm_from_patient for s in starts]), [s.name for s in starts]
+    for rung in rungs:
         sight = ladder.sight(rung.edge_px)
         poses, values = model.batch(sight.carm).climb(
-            sight.carm, sight.fixed, sight.weight, now.poses, gradient=rung.gradient, iterations=rung.iterations,
+            sight.carm, sight.fixed, sight.weight, poses, gradient=rung.gradient, iterations=rung.iterations,
             threads=model.threads)
-        now = Candidates(poses, now.names, values)
-        now = now.best(distinct(now, model.attenuation.center_mm)[:rung.kept])
-    return now.starts()
+        kept = distinct(poses, values, model.attenuation.center_mm)[:rung.kept]
+        poses, names = poses[kept], [names[i] for i in kept]
+    return [Start(p, n) for p, n in zip(poses, names, strict=True)]
 
 
-def distinct(of: Candidates, center_mm: Float64, *, angle_deg: float = 4.0, mm: float = 12.0,
+def distinct(poses: Float64, values: Float64, center_mm: Float64, *, angle_deg: float = 4.0, mm: float = 12.0,
              depth_mm: float = 50.0) -> list[int]:
-    """Indices of candidates, best first; of those that lie within the bounds of a better one, none."""
-    center = of.poses[:, :3, :3] @ center_mm + of.poses[:, :3, 3]
-    rotations = of.poses[:, :3, :3].reshape(-1, 9)
+    """Indices of poses (n, 4, 4), the highest value (n,) first; of those within the bounds of a better one, none."""
+    center = poses[:, :3, :3] @ center_mm + poses[:, :3, 3]
+    rotations = poses[:, :3, :3].reshape(-1, 9)
     near = rotations @ rotations.T > 1 + 2 * np.cos(np.radians(angle_deg))
     for axis, bound in enumerate((mm, mm, depth_mm)):
         near &= np.abs(center[:, None, axis] - center[None, :, axis]) < bound
     out: list[int] = []
-    for i in np.argsort(-of.values, kind="stable"):
+    for i in np.argsort(-values, kind="stable"):
         if not near[i, out].any():
             out.append(int(i))
     return out

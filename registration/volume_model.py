@@ -49,6 +49,7 @@ FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
 # the cost, and nothing where tissue moves against the bones.
 TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.15), Plan(128, MEDIUM, 3, tolerance_px=0.05))
 GATE_EDGE_PX = 128
+_ALIKE = 0.05  # in similarity or agreement: poses that explain a picture as well as each other
 _GEOMETRIES = 4  # C-arms for which pictures from all sides are kept
 # Contrast fills vessels that the CT shows empty. A picture explained less well than this is tried again with the
 # vessels left out, and the second answer counts where it explains the rest better by the margin.
@@ -187,9 +188,13 @@ class VolumeModel:
         coarse = distinct([(solve(self.problem(ladder, REFINED if s.refined else COARSE), [s.carm_from_patient]),
                             s.name) for s in starts])
         middle = distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
-        solution, name = middle[0]
-        rivals = tuple(s.room_from_body[0] for s, _ in middle[1:] if s.values[-1] > solution.values[-1] - 0.05)
-        final = solve(self.problem(ladder, FINE[1:]), solution.room_from_body)
+        # what looks alike here may differ in the end: a chest from behind and from the front
+        close = [m for m in middle if m[0].values[-1] > middle[0][0].values[-1] - _ALIKE]
+        ends = [(solve(self.problem(ladder, FINE[1:]), s.room_from_body), n) for s, n in close]
+        if len(ends) > 1:
+            ends = _apart_from_each_other(ends, [self._fit(ladder, s.room_from_body[0]).agreement for s, _ in ends])
+        (final, name), *others = ends
+        rivals = tuple(s.room_from_body[0] for s, _ in others)
         answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)
         return self._past_contrast(ladder.view, answer, final, (COARSE[-1], *FINE), settings)
 
@@ -277,6 +282,18 @@ def distinct(solutions: Sequence[tuple[Solution, str]], *, mm: float = 10.0) -> 
     for solution, name in sorted(solutions, key=lambda s: -s[0].values[-1]):
         if all(_apart(solution.room_from_body[0], kept.room_from_body[0], mm) for kept, _ in out):
             out.append((solution, name))
+    return out
+
+
+def _apart_from_each_other(ends: Sequence[tuple[Solution, str]],
+                           agreement: Sequence[float]) -> list[tuple[Solution, str]]:
+    """The end that explains the picture best, then those elsewhere that explain it as well."""
+    order = sorted(range(len(ends)), key=lambda i: -agreement[i])
+    out = [ends[order[0]]]
+    for i in order[1:]:
+        elsewhere = all(_apart(ends[i][0].room_from_body[0], kept.room_from_body[0], 10.0) for kept, _ in out)
+        if elsewhere and agreement[i] > agreement[order[0]] - _ALIKE:
+            out.append(ends[i])
     return out
 
 
