@@ -21,9 +21,9 @@ from registration.similarity import Correlation
 # Median patch correlation, as a share of what noise allows. Simulated chests: the right patient 0.90 and
 # more, the same one 3 mm out of shape some 0.7, mirrored or another patient at most 0.5.
 ACCEPT, REFUSE = 0.65, 0.50
-# Of a search, thousands of poses were tried and the most alike is judged: more is asked of it. Right poses of a chest in
-# any rotation reach 0.78 and more (n = 100), the best of another patient's 0.39 at most, of a body of smooth
-# ellipsoids, which hardly tells head from foot, 0.69.
+# Of a search, thousands of poses were tried and the most alike is judged: more is asked of it. Right poses of a chest
+# in any rotation reach 0.78 and more (n = 83), the best of another patient's 0.39 at most (n = 12); wrong poses of a
+# body of smooth ellipsoids, which hardly tells head from foot, 0.69.
 ACCEPT_SEARCHED, SEARCHED = 0.72, ("search", "bone")
 _MEASURE = Correlation(gradient=True, patch_px=16)
 

@@ -169,7 +169,8 @@ class VolumeModel:
 
     def explains(self, ladder: Ladder, pose: Float64) -> bool:
         """Whether the volume at a pose is beyond doubt what the picture shows."""
-        return self._fit(ladder, pose).clear
+        carm = ladder.view.carm.binned(ladder.halved(GATE_EDGE_PX))
+        return self._fit(ladder, self.render(carm)(carm, pose, False)[0]).clear
 
     def _step(self, mm_per_px: float) -> int:
         """The place of a resolution on a geometric grid, so that nearby geometries share their volumes."""
@@ -192,7 +193,8 @@ class VolumeModel:
         close = [m for m in middle if m[0].values[-1] > middle[0][0].values[-1] - _ALIKE]
         ends = [(solve(self.problem(ladder, FINE[1:]), s.room_from_body), n) for s, n in close]
         if len(ends) > 1:
-            ends = _apart_from_each_other(ends, [self._fit(ladder, s.room_from_body[0]).agreement for s, _ in ends])
+            ends = _apart_from_each_other(
+                ends, [self._fit(ladder, self._picture(ladder, s, FINE[-1])).agreement for s, _ in ends])
         (final, name), *others = ends
         rivals = tuple(s.room_from_body[0] for s, _ in others)
         answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)

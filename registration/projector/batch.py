@@ -47,8 +47,7 @@ def sweep(computed: Array, pitch_mm: float, carm: CArm, fixed: Array, weight: Ar
 
 
 def _numbers(carm: CArm) -> Float64:
-    pitch_v, pitch_u = carm.pitch_mm_row_col
-    return np.array([*carm.shape, pitch_u, pitch_v, *carm.principal_px_u_v, carm.sdd_mm, carm.sod_mm], np.float64)
+    return np.array([*carm.shape, *carm.pitch_mm_row_col, carm.sdd_mm, carm.sod_mm, *carm.principal_px_u_v], np.float64)
 
 
 def _contiguous(poses: Float64) -> Float64:

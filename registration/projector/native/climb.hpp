@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Many poses, each on its way to the nearest maximum of the correlation of a small picture: solver.py's
-// Levenberg-Marquardt for one body, one view and one cell (similarity NCC, or GRADIENT), without leaving C++.
+// Levenberg-Marquardt for one body, one view and one cell (similarity NCC, or GRADIENT), without leaving C++ and
+// without its shortcuts.
 //
 // With a, b the centered channels of computed and measured picture, W weights, A = sum W a a, B = sum W b b,
 // r = sum W a b / sqrt(A B), and g the derivative of a:
@@ -9,6 +10,7 @@
 // which are correlation.hpp's up to the factor that all of them share. What bounds the speed is the projection:
 // some 60 us for 32 x 32 pixels through 30^3 voxels with its derivative, against 6 us for the sums.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "pose.hpp"
@@ -17,6 +19,8 @@ namespace projector {
 
 constexpr int LANES = 16;  // sums run in sixteen lanes whatever the processor has: the same bits everywhere
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+inline Lanes lanes(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 
 inline float total(Lanes a) {
     float s = 0;
@@ -77,7 +81,8 @@ inline Target::Target(const float* fixed, const float* weights, int rows, int co
 struct Bench {
     std::vector<float> picture, jacobian, channels;  // h * w, 6 * h * w, 7 * channels * n
     explicit Bench(const Target& t)
-        : picture(static_cast<std::size_t>(t.h) * t.w), jacobian(6 * picture.size()), channels(7 * static_cast<std::size_t>(t.channels) * t.n) {}
+        : picture(static_cast<std::size_t>(t.h) * t.w), jacobian(6 * picture.size()),
+          channels(7 * static_cast<std::size_t>(t.channels) * t.n) {}
 };
 
 struct Fit {
@@ -95,14 +100,14 @@ static Fit fit(const Target& t, Bench& bench, bool slope) {
     double aa = 1e-12, ab = 0;
     for (int c = 0; c < t.channels; ++c) {
         Lanes mean = {};
-        for (int i = 0; i < t.n; i += LANES) mean += *reinterpret_cast<const Lanes*>(&t.weight[i]) * *reinterpret_cast<Lanes*>(a + c * t.n + i);
+        for (int i = 0; i < t.n; i += LANES) mean += lanes(&t.weight[i]) * lanes(a + c * t.n + i);
         const float m = static_cast<float>(total(mean) / t.mass);
         Lanes two = {}, cross = {};
         for (int i = 0; i < t.n; i += LANES) {
             Lanes& at = *reinterpret_cast<Lanes*>(a + c * t.n + i);
             at -= m;
-            two += *reinterpret_cast<const Lanes*>(&t.weight[i]) * at * at;
-            cross += *reinterpret_cast<const Lanes*>(&t.wb[c * t.n + i]) * at;
+            two += lanes(&t.weight[i]) * at * at;
+            cross += lanes(&t.wb[c * t.n + i]) * at;
         }
         aa += total(two), ab += total(cross);
     }
@@ -110,14 +115,15 @@ static Fit fit(const Target& t, Bench& bench, bool slope) {
     if (!slope) return out;
     const double pull = std::max(out.r, 0.05) / aa;
     double along[6];
-    for (int p = 0; p < 6; ++p) channels_of(bench.jacobian.data() + p * pixels, t.h, t.w, t.channels, t.n, a + (p + 1) * all);
+    for (int p = 0; p < 6; ++p)
+        channels_of(bench.jacobian.data() + p * pixels, t.h, t.w, t.channels, t.n, a + (p + 1) * all);
     for (int p = 0; p < 6; ++p) {
         const float* g = a + (p + 1) * all;
         Lanes by_a = {}, by_b = {};
         for (int i = 0; i < all; i += LANES) {
-            const Lanes gi = *reinterpret_cast<const Lanes*>(g + i);
-            by_a += *reinterpret_cast<const Lanes*>(&t.weight[i % t.n]) * *reinterpret_cast<const Lanes*>(a + i) * gi;
-            by_b += *reinterpret_cast<const Lanes*>(&t.wb[i]) * gi;
+            const Lanes gi = lanes(g + i);
+            by_a += lanes(&t.weight[i % t.n]) * lanes(a + i) * gi;
+            by_b += lanes(&t.wb[i]) * gi;
         }
         along[p] = total(by_a);
         out.gradient[p] = out.r / aa * along[p] - total(by_b) / std::sqrt(aa * t.norm);
@@ -127,7 +133,7 @@ static Fit fit(const Target& t, Bench& bench, bool slope) {
         for (int c = 0; c < t.channels; ++c) {
             const float* g = a + (p + 1) * all + c * t.n;
             Lanes sum = {};
-            for (int i = 0; i < t.n; i += LANES) sum += *reinterpret_cast<const Lanes*>(&t.weight[i]) * *reinterpret_cast<const Lanes*>(g + i);
+            for (int i = 0; i < t.n; i += LANES) sum += lanes(&t.weight[i]) * lanes(g + i);
             mean[p][c] = total(sum);
         }
     for (int p = 0; p < 6; ++p)
@@ -135,7 +141,7 @@ static Fit fit(const Target& t, Bench& bench, bool slope) {
             const float *g = a + (p + 1) * all, *k = a + (q + 1) * all;
             Lanes sum = {};
             for (int i = 0; i < all; i += LANES)
-                sum += *reinterpret_cast<const Lanes*>(&t.weight[i % t.n]) * *reinterpret_cast<const Lanes*>(g + i) * *reinterpret_cast<const Lanes*>(k + i);
+                sum += lanes(&t.weight[i % t.n]) * lanes(g + i) * lanes(k + i);
             double value = total(sum) - along[p] * along[q] / aa;
             for (int c = 0; c < t.channels; ++c) value -= mean[p][c] * mean[q][c] / t.mass;
             out.hessian[p][q] = out.hessian[q][p] = pull * value;
@@ -172,32 +178,34 @@ inline bool step_of(const Fit& f, double damping, double* step) {
 }
 
 // How far a step moves the picture of a point some 100 mm from the isocenter, px (about); as in solver.py.
-inline double movement_px(const double* s, const Carm& carm) {
+inline double movement_px(const double* s, const Arm& arm) {
     const auto largest = [](const double* v, int n) {
         double m = 0;
         for (int i = 0; i < n; ++i) m = std::max(m, std::abs(v[i]));
         return m;
     };
-    return (100 * largest(s, 3) + largest(s + 3, 2) + 0.13 * std::abs(s[5])) / carm.mm_per_px();
+    return (100 * largest(s, 3) + largest(s + 3, 2) + 0.13 * std::abs(s[5])) / mm_per_px(arm);
 }
 
-inline Fit look(const Path& path, const Matter& matter, const Carm& carm, const Target& target, const Pose& pose, Bench& bench, bool slope) {
+inline Fit look(const Path& path, const Matter& matter, const Arm& arm, const Target& target, const Pose& pose,
+                Bench& bench, bool slope) {
     int axis = 0;
-    const View view = view_at(matter, carm, pose, axis);
-    const Out out{bench.picture.data(), slope ? bench.jacobian.data() : nullptr, 0, static_cast<std::ptrdiff_t>(bench.picture.size())};
-    path.direct(matter.planes[axis], view, out, 0, carm.h);
+    const View view = view_at(matter, arm, pose, axis);
+    const auto apart = static_cast<std::ptrdiff_t>(bench.picture.size());
+    const Out out{bench.picture.data(), slope ? bench.jacobian.data() : nullptr, 0, apart};
+    path.direct(matter.planes[axis], view, out, 0, target.h);
     return fit(target, bench, slope);
 }
 
 // Let a pose climb for some iterations; returns its correlation there. None: only its correlation.
-inline double climb(const Path& path, const Matter& matter, const Carm& carm, const Target& target, int iterations, double tolerance_px,
-                    Pose& pose, Bench& bench) {
-    Fit here = look(path, matter, carm, target, pose, bench, iterations > 0);
+inline double climb(const Path& path, const Matter& matter, const Arm& arm, const Target& target, int iterations,
+                    double tolerance_px, Pose& pose, Bench& bench) {
+    Fit here = look(path, matter, arm, target, pose, bench, iterations > 0);
     double damping = 1e-3, step[6];
     for (int i = 0; i < iterations; ++i) {
-        if (!step_of(here, damping, step) || movement_px(step, carm) < tolerance_px) break;
+        if (!step_of(here, damping, step) || movement_px(step, arm) < tolerance_px) break;
         const Pose there = moved(pose, step);
-        const Fit next = look(path, matter, carm, target, there, bench, true);
+        const Fit next = look(path, matter, arm, target, there, bench, true);
         if (next.r > here.r) {
             pose = there, here = next, damping = std::max(damping * 0.2, 1e-5);
         } else {

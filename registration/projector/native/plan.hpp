@@ -40,11 +40,9 @@ inline const Path& path_named(const std::string& name) {
 }
 
 // numbers: source (3), base (3), du (3), dv (3), m (9), ax, pu, ay, pv, sdd, sod; see View.
-inline View view_of(int h, int w, const Numbers& numbers) {
-    if (numbers.shape(0) != 27 || h < 1 || w < 1) throw nb::value_error("a view is a shape and 27 numbers");
+inline View view_of(int h, int w, const double* n) {
     View v;
     v.h = h, v.w = w;
-    const double* n = numbers.data();
     for (int i = 0; i < 3; ++i) {
         v.source[i] = static_cast<float>(n[i]);
         v.base[i] = static_cast<float>(n[3 + i]);
@@ -55,6 +53,11 @@ inline View view_of(int h, int w, const Numbers& numbers) {
     v.ax = static_cast<float>(n[21]), v.pu = static_cast<float>(n[22]), v.ay = static_cast<float>(n[23]);
     v.pv = static_cast<float>(n[24]), v.sdd = static_cast<float>(n[25]), v.sod = static_cast<float>(n[26]);
     return v;
+}
+
+inline View view_of(int h, int w, const Numbers& numbers) {
+    if (numbers.shape(0) != 27 || h < 1 || w < 1) throw nb::value_error("a view is a shape and 27 numbers");
+    return view_of(h, w, numbers.data());
 }
 
 constexpr int BAND = 32;  // rows that one thread works on before it takes others: their sums stay in its cache

@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small algebra for many poses at once: rigid motions, a C-arm, and the View of a pose (renderer.py's _view).
+// Small algebra for many poses at once: rigid motions, and the View of a pose.
 #pragma once
-#include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "path.hpp"
+#include "place.hpp"
+#include "plan.hpp"
 
 namespace projector {
 
 // Row-major 3 x 4 of a rigid motion: rotation and shift (mm).
 struct Pose {
     double r[3][3], t[3];
-};
-
-struct Carm {
-    int h, w;
-    double pitch_u, pitch_v, cu, cv, sdd, sod;
-    double mm_per_px() const { return std::sqrt(pitch_u * pitch_v) * sod / sdd; }
 };
 
 // exp(xi) @ pose; xi = (rotation, shift). Source: Murray, Li, Sastry 1994, eq. 2.36.
@@ -47,62 +41,29 @@ inline Pose moved(const Pose& p, const double* xi) {
     return out;
 }
 
-// A volume laid out for each of the three axes along which rays may mostly run; index_from_patient row-major 3 x 4.
+// A volume laid out for each of the three axes along which rays may mostly run; index_from_patient 4 x 4, row by row.
 struct Matter {
     Planes planes[3];
-    double index[3][3], offset[3];
+    double index[16];
 };
 
-constexpr int ORDERS[3][3] = {{1, 2, 0}, {0, 2, 1}, {0, 1, 2}};  // as in renderer.py
-
-// The axis along which all four corner rays run most steeply; reference.py's main_axis.
-inline int main_axis(const double (*corner)[3]) {
-    double best = -2;
-    int chosen = 0;
-    for (int a = 0; a < 3; ++a) {
-        double steep = 1e30;
-        bool up = true, down = true;
-        for (int c = 0; c < 4; ++c) {
-            const double others = std::max(std::abs(corner[c][(a + 1) % 3]), std::abs(corner[c][(a + 2) % 3]));
-            steep = std::min(steep, std::abs(corner[c][a]) / std::max(others, 1e-30));
-            up = up && corner[c][a] > 0, down = down && corner[c][a] < 0;
-        }
-        const double value = up || down ? steep : -1;
-        if (value > best) best = value, chosen = a;
+inline void write_pose(const Pose& p, double* m) {
+    for (int r = 0; r < 3; ++r) {
+        for (int c = 0; c < 3; ++c) m[4 * r + c] = p.r[r][c];
+        m[4 * r + 3] = p.t[r];
+        m[12 + r] = 0;
     }
-    return chosen;
+    m[15] = 1;
 }
 
-inline View view_at(const Matter& matter, const Carm& carm, const Pose& pose, int& axis) {
-    double m[3][3], origin[3];  // index_from_carm
-    for (int i = 0; i < 3; ++i) {
-        origin[i] = matter.offset[i];
-        for (int j = 0; j < 3; ++j) {
-            m[i][j] = 0;
-            for (int n = 0; n < 3; ++n) m[i][j] += matter.index[i][n] * pose.r[j][n];
-        }
-        for (int j = 0; j < 3; ++j) origin[i] -= m[i][j] * pose.t[j];
-    }
-    const double left = -carm.cu * carm.pitch_u, top = -carm.cv * carm.pitch_v;
-    double corner[4][3];
-    for (int c = 0; c < 4; ++c) {
-        const double way[3] = {left + c % 2 * (carm.w - 1) * carm.pitch_u, top + c / 2 * (carm.h - 1) * carm.pitch_v, -carm.sdd};
-        for (int i = 0; i < 3; ++i) corner[c][i] = m[i][0] * way[0] + m[i][1] * way[1] + m[i][2] * way[2];
-    }
-    axis = main_axis(corner);
-    View v;
-    v.h = carm.h, v.w = carm.w;
-    for (int a = 0; a < 3; ++a) {
-        const int i = ORDERS[axis][a];
-        v.source[a] = static_cast<float>(origin[i] + m[i][2] * carm.sod);
-        v.base[a] = static_cast<float>(corner[0][i]);
-        v.du[a] = static_cast<float>(m[i][0] * carm.pitch_u), v.dv[a] = static_cast<float>(m[i][1] * carm.pitch_v);
-        for (int j = 0; j < 3; ++j) v.m[3 * a + j] = static_cast<float>(m[i][j]);
-    }
-    v.ax = static_cast<float>(left), v.pu = static_cast<float>(carm.pitch_u);
-    v.ay = static_cast<float>(top), v.pv = static_cast<float>(carm.pitch_v);
-    v.sdd = static_cast<float>(carm.sdd), v.sod = static_cast<float>(carm.sod);
-    return v;
+inline View view_at(const Matter& matter, const Arm& arm, const Pose& pose, int& axis) {
+    double m[16];
+    write_pose(pose, m);
+    const Placed placed = place(matter.index, m, arm);
+    axis = placed.axis;
+    return view_of(static_cast<int>(arm.h), static_cast<int>(arm.w), placed.numbers.data());
 }
+
+inline double mm_per_px(const Arm& arm) { return std::sqrt(arm.pu * arm.pv) * arm.sod / arm.sdd; }
 
 }  // namespace projector

@@ -31,14 +31,17 @@ struct Laid {
 };
 
 // The picture turned by (cosine, sine) on the measured picture's pixels and `reach` more on each side; zero outside.
-inline void turned(const float* picture, const Sweep& s, const Carm& carm, double cosine, double sine, int pitch, float* out) {
-    const double scale_u = carm.pitch_u / s.pitch, scale_v = carm.pitch_v / s.pitch, middle = (s.size - 1) / 2.0;
-    for (int v = -s.reach_v; v < carm.h + s.reach_v; ++v) {
+inline void turned(const float* picture, const Sweep& s, const Arm& arm, double cosine, double sine, int pitch,
+                   float* out) {
+    const double scale_u = arm.pu / s.pitch, scale_v = arm.pv / s.pitch, middle = (s.size - 1) / 2.0;
+    for (int v = -s.reach_v; v < static_cast<int>(arm.h) + s.reach_v; ++v) {
         float* row = out + static_cast<std::ptrdiff_t>(v + s.reach_v) * pitch;
-        const double y = (v - carm.cv) * scale_v, x0 = (-s.reach_u - carm.cu) * scale_u;
-        float px = static_cast<float>(cosine * x0 + sine * y + middle), py = static_cast<float>(-sine * x0 + cosine * y + middle);
-        const float dx = static_cast<float>(cosine * scale_u), dy = static_cast<float>(-sine * scale_u), last = static_cast<float>(s.size - 1);
-        for (int u = 0; u < carm.w + 2 * s.reach_u; ++u) {
+        const double y = (v - arm.cv) * scale_v, x0 = (-s.reach_u - arm.cu) * scale_u;
+        const auto px = static_cast<float>(cosine * x0 + sine * y + middle);
+        const auto py = static_cast<float>(-sine * x0 + cosine * y + middle);
+        const auto dx = static_cast<float>(cosine * scale_u), dy = static_cast<float>(-sine * scale_u);
+        const auto last = static_cast<float>(s.size - 1);
+        for (int u = 0; u < static_cast<int>(arm.w) + 2 * s.reach_u; ++u) {
             const float ax = px + static_cast<float>(u) * dx, ay = py + static_cast<float>(u) * dy;
             if (!(ax >= 0 && ay >= 0 && ax < last && ay < last)) {
                 row[u] = 0;
@@ -60,9 +63,10 @@ FLUORONAV_SWEEP_CLONES static Laid best_shift(const float* image, int pitch, con
         for (int first = 0; first <= 2 * s.reach_u; first += LANES) {
             Lanes one = {}, two = {}, cross = {};  // a lane a shift
             for (int y = 0; y < t.h; ++y) {
-                const float *row = image + static_cast<std::ptrdiff_t>(y + dv) * pitch + first, *weight = &t.weight[y * t.w], *wb = &t.wb[y * t.w];
+                const float* row = image + static_cast<std::ptrdiff_t>(y + dv) * pitch + first;
+                const float *weight = &t.weight[y * t.w], *wb = &t.wb[y * t.w];
                 for (int x = 0; x < t.w; ++x) {
-                    const Lanes m = *reinterpret_cast<const Lanes*>(row + x), wm = weight[x] * m;
+                    const Lanes m = lanes(row + x), wm = weight[x] * m;
                     one += wm, two += wm * m, cross += wb[x] * m;
                 }
             }
