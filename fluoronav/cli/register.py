@@ -16,6 +16,8 @@ def register(
     all_frames: Annotated[bool, typer.Option("--all-frames", help="register every frame")] = False,
     carm: Annotated[list[Path] | None, typer.Option(help="geometry of pictures, JSON; one a view")] = None,
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file of poses")] = "angles",
+    landmarks: Annotated[Path | None, typer.Option(
+        help="begin where these lie: JSON of points in the patient and their pixels, in place of --init")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="one pose for all files (views of a CT)")] = False,
     intrinsics: Annotated[str, typer.Option(
         help="with --joint: SDD and principal point as stated, estimated for one C-arm (shared) or for each view "
@@ -49,10 +51,13 @@ def register(
 
     _checked(by, tolerance_mm, index, all_frames)
     _checked_together(joint, intrinsics, bodies)
+    if landmarks is not None and (init != "angles" or joint or bodies != "one"):
+        raise BadInput("--landmarks", got="with --init, --joint or --bodies", expected="one of them",
+                       remedy="landmarks say where to begin in each file by itself")
     options = Options(
         init=init, index=index, all_frames=all_frames, carm_files=tuple(carm or ()), sdd_mm=sdd, sod_mm=sod,
         pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
-        joint=joint, intrinsics=intrinsics, bodies=bodies,  # type: ignore[arg-type]
+        landmarks=landmarks, joint=joint, intrinsics=intrinsics, bodies=bodies,  # type: ignore[arg-type]
         target_mm=None if target is None else np.array(target, float),
         settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm))
     opened = Case.open(case)

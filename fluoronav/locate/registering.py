@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fluoronav.imaging import Run, open_run
+from fluoronav.locate.landmark_files import Landmarks, read_landmarks
 from fluoronav.locate.models import Kind, center_of, kinds_to_try, model_for_case
 from fluoronav.locate.pictures import Picture, pictures_of, view_of
 from fluoronav.locate.starts import InitEntry, pose_at_angles, read_init, starts_for
@@ -45,6 +46,7 @@ class Options:
     joint: bool = False
     intrinsics: Literal["stated", "shared", "each"] = "stated"
     bodies: Literal["one", "spine"] = "one"
+    landmarks: Path | None = None  # of a file: where to begin, in place of `init`
     settings: Settings = field(default_factory=Settings)
 
 
@@ -69,8 +71,10 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
     models = [model_for_case(case, options.settings, by=kind, target_mm=options.target_mm)
               for kind in kinds_to_try(case, options.by)]
     center, what = center_of(case, models[0].kind)
-    inits: Sequence[str | InitEntry] = [options.init] * len(runs)
-    if options.init not in ("angles", "search"):
+    inits: Sequence[str | InitEntry | Landmarks] = [options.init] * len(runs)
+    if options.landmarks is not None:
+        inits = read_landmarks(options.landmarks, [str(run.path) for run in runs])
+    elif options.init not in ("angles", "search"):
         inits = read_init(options.init, [str(run.path) for run in runs])
     elif options.init == "angles":
         say(f"assumed: the isocenter is at {what}, {center.round(1).tolist()} mm (L, P, S)")
@@ -99,10 +103,10 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
 
 def _geometry_needed(run: Run, options: Options) -> bool:
     """A picture without distances cannot be registered; one without angles can, if they are not the start."""
-    return run.frames[0].carm is None or options.init == "angles"
+    return run.frames[0].carm is None or (options.init == "angles" and options.landmarks is None)
 
 
-def _located(model: Model, run: Run, picture: Picture, center: Float64, init: str | InitEntry,
+def _located(model: Model, run: Run, picture: Picture, center: Float64, init: str | InitEntry | Landmarks,
              settings: Settings) -> Located:
     begin = time.perf_counter()
     view = view_of(picture, LONGEST[model.kind])

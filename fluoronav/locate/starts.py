@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluoronav.imaging import Frame, Run
+from fluoronav.locate.landmark_files import Landmarks
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Float64, Rigid, carm_from_patient_at
 from registration.model import Model, Settings, Start, View
@@ -23,13 +24,16 @@ class InitEntry:
 
 
 def starts_for(model: Model, view: View, run: Run, frame: Frame, center_mm: Float64, settings: Settings,
-               init: str | InitEntry = "angles") -> Sequence[Start]:
-    """The poses to begin from. init: `angles` (the isocenter at center_mm), `search`, or a pose.
+               init: str | InitEntry | Landmarks = "angles") -> Sequence[Start]:
+    """The poses to begin from. init: `angles` (the isocenter at center_mm), `search`, a pose, or landmarks.
 
     Raises BadGeometry for `angles` where the picture has none.
     """
     if isinstance(init, InitEntry):
         return [Start(init.carm_from_patient, "file")]
+    if isinstance(init, Landmarks):
+        assert frame.carm is not None  # a picture without distances was refused before
+        return [Start(init.pose(frame.carm).carm_from_patient, "landmarks")]
     at = pose_at_angles(run, frame, center_mm)
     if init == "search":
         return model.search(view, at, settings)
