@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`register --landmarks FILE`: what such a file says begins the registration, and a bad one is refused in a sentence."""
+"""`register --landmarks FILE`: what it says begins the registration, and a bad file is refused in a sentence."""
 
 from __future__ import annotations
 
