@@ -17,7 +17,7 @@ def enhance(
         "0 is off, 1 up to doubles their contrast, at most 2")] = 0.0,
     superres: Annotated[bool, typer.Option(
         "--superres", help="pixels of half the size, for binned modes: binned 2x2 they are the clean picture "
-        "again")] = False,
+        "again, within its noise")] = False,
     stabilise: Annotated[bool, typer.Option(
         "--stabilise", help="take the motion of the whole picture away (breathing, table); borders turn black, and "
         "the file's geometry no longer fits its pixels: not for registration")] = False,

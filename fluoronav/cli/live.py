@@ -35,6 +35,11 @@ def live(
         min=0)] = 0.5,
     overlay: Annotated[str, typer.Option(help="who draws: auto, vtk, lines or none")] = "auto",
     view: Annotated[str, typer.Option(help="what is tracked: raw or enhanced pictures")] = "raw",
+    contrast: Annotated[float, typer.Option(
+        metavar="STRENGTH", help="raise lines and edges that stand above the noise, 0 (off) to 2")] = 0.0,
+    superres: Annotated[bool, typer.Option("--superres", help="pixels of half the size, for binned modes")] = False,
+    stabilise: Annotated[bool, typer.Option(
+        "--stabilise", help="take the motion of the whole picture away; the C-arm moves with the pixels")] = False,
     threads: Annotated[int, typer.Option(help="threads of the projector; changes speed, never results", min=1)] = 2,
     sdd: Annotated[float | None, typer.Option(help="source to detector, mm")] = None,
     sod: Annotated[float | None, typer.Option(help="source to isocenter, mm")] = None,
@@ -51,6 +56,8 @@ def live(
     """Show live pictures with the case's anatomy where it lies, in the browser; record the session."""
     from fluoronav.case import Case
     from fluoronav.cli.output import print_json, tell
+    from fluoronav.enhance.chain import ChainSettings
+    from fluoronav.enhance.contrast import checked_strength
     from fluoronav.live.network import Devices
     from fluoronav.live.settings import PipelineSettings
     from fluoronav.live.source import Stated
@@ -63,7 +70,9 @@ def live(
     devices = Devices(image_device, carm_device, table_device, room_axes)  # type: ignore[arg-type]
     frames = _source(source, stated, devices, seconds, fills=not finished)
     settings = PipelineSettings(tolerance_mm=tolerance_mm, threads=threads, init=_init(init), by=by,  # type: ignore[arg-type]
-                                view=view, overlay=overlay, tissue_mm=tissue_motion_mm)  # type: ignore[arg-type]
+                                view=view, overlay=overlay, tissue_mm=tissue_motion_mm,  # type: ignore[arg-type]
+                                chain=ChainSettings(contrast=checked_strength(contrast), superres=superres,
+                                                    stabilise=stabilise))
     settings = _checked_geometry(frames, opened, settings)
     for line in frames.notes:
         tell(line)

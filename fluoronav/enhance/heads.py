@@ -48,7 +48,7 @@ def described(settings: ChainSettings) -> list[str]:
         out.append(f"contrast of supported details raised by up to {1 + settings.contrast:g} (four-level pyramid)")
     if settings.superres:
         out.append("pixels of half the size (" + ("interpolation" if unavailable() else "learned residual")
-                   + ", each 2x2 block bins to the pixel it came from)")
+                   + ", each 2x2 block bins to the pixel it came from within its noise)")
     if settings.stabilise:
         out.append(STABILISED)
     return out

@@ -3,6 +3,7 @@
 
 The shift of a frame against a picture remembered from the frames before (line integrals at reduced size): phase
 correlation for the first guess, then a robust fit of the shift that lets go of what moves otherwise (wires, heart).
+What fills most of the open field is what stands still; where layers move apart, the others go on moving.
 Within a comfortable distance the anatomy stays where it was; beyond it the picture follows, so that panning is never
 fought and nothing drifts away. Rotation and zoom are left alone: a roll belongs to the pose.
 """
@@ -55,7 +56,7 @@ class Stabilise:
         if state is None or state.remembered.shape != small.shape or state.gantry != gantry:
             return StabiliseState(small, (0.0, 0.0), (0.0, 0.0), frame.time_ns, gantry), item
         guess = (state.at_px[0] / factor, state.at_px[1] / factor)
-        found = shift_between(state.remembered, small, guess)
+        found = shift_between(state.remembered, small, guess, _open(frame.valid, small.shape))
         if found is None:  # another scene, or nothing to hold on to: the picture is shown where the last one was
             badges = (*item.badges, "not stabilised: no common structure")
             last = shift_of(state)
@@ -88,8 +89,19 @@ def reduced(picture: Array) -> tuple[int, Array]:
     return factor, cv2.GaussianBlur(small, (0, 0), SOFT)
 
 
-def shift_between(before: Array, now: Array, guess: tuple[float, float]) -> tuple[float, float] | None:
-    """(du, dv) px by which the content of `now` lies away from that of `before`; None where they share none.
+def _open(valid: Array, shape: tuple[int, ...]) -> Array:
+    """1 where a reduced pixel and what its gradient is made of are open: a shutter's edge does not breathe."""
+    factor = valid.shape[0] // shape[0]
+    cut = valid[: shape[0] * factor, : shape[1] * factor].astype(np.float32)
+    whole = cv2.resize(cut, (shape[1], shape[0]), interpolation=cv2.INTER_AREA) > 0.999
+    size = 2 * round(2 * SOFT) + 1
+    return cv2.erode(whole.astype(np.float32), np.ones((size, size), np.uint8), borderValue=1.0)
+
+
+def shift_between(before: Array, now: Array, guess: tuple[float, float],
+                  mask: Array) -> tuple[float, float] | None:
+    """(du, dv) px by which the content of `now` lies away from that of `before`; None where they share none. mask:
+    weight (rows, columns) of each pixel, 0 outside the open field.
 
     Gauss-Newton on the shift with Tukey's weights; starts from `guess` and from phase correlation, the better one
     wins. Source: Baker and Matthews, IJCV 56(3), 2004 (inverse composition); Beaton and Tukey 1974 (weights).
@@ -103,25 +115,28 @@ def shift_between(before: Array, now: Array, guess: tuple[float, float]) -> tupl
             break  # both say the same
         if max(abs(start[0]) / now.shape[1], abs(start[1]) / now.shape[0]) > 0.5:
             continue
-        answer = _fitted(before, now, gu, gv, start)
+        answer = _fitted(before, now, (gu, gv, mask), start)
         if answer is not None and (best is None or answer[0] < best[0]):
             best = answer
     return None if best is None else best[1]
 
 
-def _fitted(before: Array, now: Array, gu: Array, gv: Array,
+def _fitted(before: Array, now: Array, known: tuple[Array, Array, Array],
             start: tuple[float, float]) -> tuple[float, tuple[float, float]] | None:
     """(median magnitude of what is left, shift) of the fit from a start; None where the pictures are not alike."""
-    du, dv = start
-    edge = 4
+    (du, dv), (gu, gv, mask), edge = start, known, 4
     for _ in range(STEPS):
         left, inside = _difference(before, now, du, dv, edge)
         if inside[0].stop - inside[0].start < 24 or inside[1].stop - inside[1].start < 24:
             return None
-        left -= np.median(left[::3, ::3])  # a change of exposure moves nothing
-        spread = float(np.median(np.abs(left[::3, ::3]))) / 0.6745 + 1e-9
+        some = left[::3, ::3][mask[inside][::3, ::3] > 0]
+        if some.size < 64:
+            return None
+        middle = np.median(some)  # a change of exposure moves nothing
+        spread = float(np.median(np.abs(some - middle))) / 0.6745 + 1e-9
+        left -= middle
         t = np.clip(1 - np.square(left / np.float32(TUKEY * spread)), 0, 1)
-        w, a, b = t * t, gu[inside], gv[inside]
+        w, a, b = t * t * mask[inside], gu[inside], gv[inside]
         h = np.array([[np.sum(w * a * a), np.sum(w * a * b)], [np.sum(w * a * b), np.sum(w * b * b)]], np.float64)
         g = np.array([np.sum(w * a * left), np.sum(w * b * left)], np.float64)
         if not h.any() or np.linalg.cond(h) > MOST_ONE_SIDED:
@@ -131,9 +146,9 @@ def _fitted(before: Array, now: Array, gu: Array, gv: Array,
         if float(np.hypot(*step)) < ENOUGH:
             break
     left, inside = _difference(before, now, du, dv, edge)
-    a = before[inside] - before[inside].mean()
-    b = a + left - left.mean()
-    alike = float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-9))
+    pick = mask[inside] > 0
+    a, left = before[inside][pick], left[pick]
+    alike = float(np.corrcoef(a, a + left)[0, 1]) if np.ptp(a) > 0 else 0.0
     return (float(np.median(np.abs(left - np.median(left)))), (du, dv)) if alike > ALIKE else None
 
 

@@ -2,9 +2,9 @@
 """What lies between the pixels of a binned mode or a small matrix? Pixels of half the size that bin to the input.
 
 Bicubic interpolation, to which a small net (models/networks/superres.py) adds what it leaves out of lines and edges;
-then every 2x2 block is moved to the value of the pixel that it came from, in stored units and in line integrals.
-So the finer picture, binned, is the clean picture, whatever the net says. Without engine or weights the
-interpolation stands alone, under the same constraint.
+then every 2x2 block is moved so that its mean lies within one standard deviation of the clean pixel that it came from.
+So the finer picture, binned, is the clean picture within its noise, whatever the net says. Without engine or
+weights the interpolation stands alone, under the same constraint.
 """
 
 from __future__ import annotations
@@ -45,15 +45,13 @@ class Superres:
         pixel divided: what was interpolated inside it is not part of it."""
         law, clean, variance = item.law, item.clean if item.shown is None else item.shown, item.variance
         assert law is not None and clean is not None and variance is not None and item.p_table is not None
-        assert item.values is not None and item.line_integrals is not None
         fine = self.finer(clean, np.sqrt(variance))
+        out = self.plain(item)
         values = kernels.lookup(fine, law.restore, law.start, law.step)
         seen = kernels.lookup(fine, item.p_table, law.start, law.step)
-        out = self.plain(item)
         badges = item.badges if self.why is None else (*item.badges, f"{BADGE}: {self.why}")
         return SuperresState(), replace(
-            out, values=consistent(values, item.values), line_integrals=consistent(seen.copy(), item.line_integrals),
-            display=kernels.window(seen, *item.window), badges=badges)
+            out, values=values, line_integrals=seen, display=kernels.window(seen, *item.window), badges=badges)
 
     def finer(self, x: Array, sd: Array) -> Array:
         """The picture (2 rows, 2 columns) of x (rows, columns) float32 with noise sd of the same shape, in its unit."""
@@ -65,7 +63,7 @@ class Superres:
             added = self._run(features)[0]
             blocks = fine.reshape(rows, FACTOR, columns, FACTOR)
             blocks += added.reshape(FACTOR, FACTOR, rows, columns).transpose(2, 0, 3, 1)
-        return consistent(fine, x)
+        return consistent(fine, x, sd)
 
     def plain(self, item: Work) -> Work:
         """Each pixel four times: the grid of the stage without what it knows."""
@@ -99,10 +97,11 @@ def repeat(picture: Array) -> Array:
     return np.ascontiguousarray(picture.repeat(FACTOR, axis=0).repeat(FACTOR, axis=1))
 
 
-def consistent(fine: Array, x: Array) -> Array:
-    """The fine picture (changed in place) with the mean of every 2x2 block moved to x."""
+def consistent(fine: Array, x: Array, sd: Array) -> Array:
+    """The fine picture (changed in place) with the mean of every 2x2 block moved to within sd of x."""
     rows, columns = x.shape
     blocks = fine.reshape(rows, FACTOR, columns, FACTOR)
     mean = (blocks[:, 0, :, 0] + blocks[:, 0, :, 1] + blocks[:, 1, :, 0] + blocks[:, 1, :, 1]) / np.float32(FACTOR**2)
-    blocks += (x - mean)[:, None, :, None]
+    away = mean - x
+    blocks -= (away - np.clip(away, -sd, sd))[:, None, :, None]
     return fine

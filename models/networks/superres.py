@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies between the pixels of a binned picture? A small net for what bicubic interpolation leaves out.
 
-The picture twice as fine is repeat(x) + P(bicubic(x) - repeat(x) + net(x)), where P takes the mean of each 2x2 block
-away: binned, it is x again, whatever the net says. The net can only move signal within a pixel of the
-input. Pixel centers at integers: fine pixel 2 i + a lies at i + (a - 1/2) / 2 of the coarse grid.
+The picture twice as fine is F = bicubic(x) + net(x), and then every 2x2 block is moved so that its mean lies within one
+standard deviation of the pixel x that it came from: binned, it is x again within its noise, whatever the net says.
+Pixel centers at integers: fine pixel 2 i + a lies at i + (a - 1/2) / 2 of the coarse grid.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Finer(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What is added to the four fine pixels, before their mean is taken away."""
+        """What is added to the four fine pixels."""
         return torch.as_tensor(self.head(self.body(features)))
 
     def finer(self, x: Tensor, sd: Tensor) -> Tensor:
         """The picture (batch, 1, 2 rows, 2 columns) of x (batch, 1, rows, columns) with noise sd, in its unit."""
         added = functional.pixel_shuffle(self(features_of(x, sd)), 2)
         smooth = functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
-        return consistent(smooth + added, x)
+        return consistent(smooth + added, x, sd)
 
 
 def features_of(x: Tensor, sd: Tensor) -> Tensor:
@@ -48,6 +48,8 @@ def features_of(x: Tensor, sd: Tensor) -> Tensor:
     return torch.cat([x - around, sd.expand_as(x)], dim=1)
 
 
-def consistent(fine: Tensor, x: Tensor) -> Tensor:
-    """The fine picture with the mean of each 2x2 block moved to x."""
-    return fine + functional.interpolate(x - functional.avg_pool2d(fine, 2), scale_factor=2, mode="nearest")
+def consistent(fine: Tensor, x: Tensor, sd: Tensor) -> Tensor:
+    """The fine picture with the mean of each 2x2 block moved to within sd of x."""
+    away = functional.avg_pool2d(fine, 2) - x
+    over = away - torch.maximum(torch.minimum(away, sd), -sd)
+    return fine - functional.interpolate(over, scale_factor=2, mode="nearest")

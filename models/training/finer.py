@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How are the weights of the super-resolution net made? `python -m models.training.finer FOLDER --minutes 25`.
 
-Scenes of models.training.simulate (family `train`) as a fine detector sees them, binned 2x2; what a denoiser leaves of
-the noise is added to the coarse picture, partly correlated, and its level is told to the net. The error is weighed
-where devices are. One thread, one seed; checkpoints, and the same command goes on from the last.
+Scenes of models.training.simulate (family `train`) as a fine detector sees them, binned 2x2, with the noise that a
+filter in time leaves; the coarse picture then goes through the spatial part of the classical denoiser, so that the
+net sees what that does to lines and to noise, and is told what noise it leaves. The error is weighed where devices are.
+One thread, one seed; checkpoints, and the same command goes on from the last.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.engines import WEIGHTS
+from models.networks.operators import blur, line_best, widened
 from models.networks.superres import FEATURES, OUTPUTS, Finer
 from models.training.detector import any_detector, signal
 from models.training.simulate import scene
 from registration.geometry import Array
 
 ARTEFACT = "superres.onnx"
+# what white noise of unit variance does to the spatial filter (fluoronav/enhance/denoise.py)
+WHITE_LINE, WHITE_POINT, WHITE_LEFT, WHITE_KEPT = 0.4440, 0.6017, 0.45, 0.30
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Recipe:
     crop: int = 64
     batch: int = 16
     rate: float = 2e-3
-    steps: int = 6000
+    steps: int = 2000
     device: float = 4.0
 
 
@@ -60,9 +65,9 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
         for group in optimizer.param_groups:
             group["lr"] = float(recipe.rate * 0.5 * (1 + np.cos(np.pi * step / recipe.steps)) + 1e-5)
         x, sd, truth, weight = make_batch(recipe, step, folder / "scenes")
+        x, sd = denoised(x, sd)
         optimizer.zero_grad()
         error = (net.finer(x, sd) - truth)[..., 8:-8, 8:-8]
-        # of each scene's own size of errors: dense and thin scenes count alike
         loss = (weight[..., 8:-8, 8:-8] * torch.sqrt(error**2 + 1e-2)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -77,6 +82,27 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
             _save(folder, net, optimizer, step, recipe)
     _save(folder, net, optimizer, step, recipe)
     return net
+
+
+@torch.no_grad()
+def denoised(x: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
+    """(picture, standard deviation it is told) after the spatial part of the classical denoiser.
+
+    Source: fluoronav/enhance/reference.py, `spatial`, and denoise.py, `share_left`, with their settings.
+    """
+    base = blur(blur(x))
+    detail = x - base
+    line = _step(widened(line_best(detail)) / (sd * WHITE_LINE), 1.6, 2.6)
+    point = _step(detail.abs() / (sd * WHITE_POINT), 1.6, 3.6)
+    kept = torch.maximum(line, point).clamp(min=0.25)
+    around = functional.avg_pool2d(functional.pad(kept, (4, 4, 4, 4), mode="replicate"), 9, 1)
+    left = WHITE_LEFT + (1 - WHITE_LEFT) * ((around - WHITE_KEPT) / (1 - WHITE_KEPT)).clamp(0, 1)
+    return base + kept * detail, sd * torch.sqrt(left)
+
+
+def _step(x: Tensor, low: float, high: float) -> Tensor:
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def make_batch(recipe: Recipe, step: int, cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -99,13 +125,12 @@ def _pair(seed: int, random: np.random.Generator, recipe: Recipe, cache: Path) -
 
     truth = cut(fine) * np.float32(np.exp(random.uniform(np.log(0.25), np.log(2.0))))  # other doses
     x = cv2.resize(truth, (recipe.crop, recipe.crop), interpolation=cv2.INTER_AREA)
-    level = float(random.uniform(0.05, 0.7))
-    white: Array = np.asarray(random.normal(size=x.shape), np.float32)
-    share = random.uniform(0, 1)
-    noise: Array = share * white + (1 - share) * cv2.GaussianBlur(white, (0, 0), 1.2) / np.float32(0.235)
+    level = float(np.exp(random.uniform(np.log(0.15), np.log(1.0))))  # still for long, to all new
+    noise: Array = np.asarray(random.normal(size=x.shape), np.float32)
+    if random.random() < 0.5:  # a scintillator's or a display's correlation
+        noise = cv2.GaussianBlur(noise, (0, 0), float(random.uniform(0.3, 0.6)))
     noise *= np.float32(level / max(float(noise.std()), 1e-6))
-    told = np.full_like(x, level * random.uniform(0.8, 1.25))
-    return x + noise, told, truth, 1 + np.float32(recipe.device) * cut(profile)
+    return x + noise, np.full_like(x, level), truth, 1 + np.float32(recipe.device) * cut(profile)
 
 
 def _drawn(seed: int, recipe: Recipe, cache: Path) -> tuple[Array, Array]:

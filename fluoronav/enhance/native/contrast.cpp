@@ -24,12 +24,15 @@ constexpr int kLevels = 4;
 constexpr int kRanged = 2;  // the level on whose grid ranges are taken
 // variance of the detail of white noise of unit variance, by level (a test repeats it)
 constexpr float kWhite[kLevels] = {0.794f, 0.0404f, 0.00737f, 0.00174f};
-constexpr float kLow = 3.0f, kHigh = 8.0f;  // of E: white noise alone exceeds 3 in 1 % of its pixels
+constexpr float kLow = 4.0f, kHigh = 9.0f;  // of E: white noise alone exceeds 4 in one of a thousand pixels
 constexpr float kGain = 1.6f, kPast = 2.0f;
 constexpr int kSampled[kLevels] = {8, 4, 2, 1};  // every so many pixels of a level speak for its noise
 
 struct Level {
-    Padded g, v, detail, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
+    Padded g, detail, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
+    std::vector<float> own;                 // variance, but of the finest level, which reads the caller's
+    const float* v = nullptr;
+    const float* variance(int r) const { return v + std::size_t(r) * g.cols; }
 };
 
 // Means of 5x5 binomial pixels of one row, `line` is scratch with room for two pixels on either side.
@@ -73,8 +76,8 @@ static void split_level(Level& at, Level& next, int level, int r0, int r1) {
         blur5_row(at.g, r, line, mean);
         less(at.g.row(r), mean, cols, at.detail.row(r));
         if (r % 2) continue;
-        float *g = next.g.row(r / 2), *v = next.v.row(r / 2);
-        const float *v0 = at.v.row(r), *v1 = at.v.row(std::min(r + 1, rows - 1));
+        float *g = next.g.row(r / 2), *v = next.own.data() + std::size_t(r / 2) * next.g.cols;
+        const float *v0 = at.variance(r), *v1 = at.variance(std::min(r + 1, rows - 1));
         const int half = cols / 2;
         for (int x = 0; x < half; ++x) {
             g[x] = mean[2 * x];
@@ -90,29 +93,52 @@ static void split_level(Level& at, Level& next, int level, int r0, int r1) {
     }
 }
 
-// What y + A may reach: the range of 7x7 pixels of this level, and past it on the side of the minority. In place.
+// What y + A may reach in one row: the range of 7x7 pixels, and past it on the side of the minority. Scratch rows have
+// kPad pixels on either side.
+FLUORONAV_CLONES
+static void range_row(const Padded& top, const Padded& low, const Padded& g, int r, float* __restrict t,
+                      float* __restrict l, float* __restrict s, float* __restrict out_top, float* __restrict out_low) {
+    std::copy(top.row(r) - 3, top.row(r) + g.cols + 3, t - 3);
+    std::copy(low.row(r) - 3, low.row(r) + g.cols + 3, l - 3);
+    std::copy(g.row(r) - 3, g.row(r) + g.cols + 3, s - 3);
+    for (int i = -3; i <= 3; ++i) {
+        if (i == 0) continue;
+        const float *a = top.row(r + i), *b = low.row(r + i), *c = g.row(r + i);
+        for (int x = -3; x < g.cols + 3; ++x) {
+            t[x] = a[x] > t[x] ? a[x] : t[x];
+            l[x] = b[x] < l[x] ? b[x] : l[x];
+            s[x] += c[x];
+        }
+    }
+    for (int x = 0; x < g.cols; ++x) {
+        float hi = t[x - 3], lo = l[x - 3], sum = s[x - 3];
+        for (int k = -2; k <= 3; ++k) {
+            hi = t[x + k] > hi ? t[x + k] : hi;
+            lo = l[x + k] < lo ? l[x + k] : lo;
+            sum += s[x + k];
+        }
+        // the mean is of soft pixels, which reach a little further than the extremes: never past them twice
+        const float skew = kPast * (hi + lo - sum * (2.0f / 49)), span = hi - lo;
+        out_top[x] = hi + (skew > 0 ? (skew < span ? skew : span) : 0);
+        out_low[x] = lo + (skew < 0 ? (skew > -span ? skew : -span) : 0);
+    }
+}
+
+// The same for a level, in place.
 static void ranges(Level& at) {
-    const int rows = at.g.rows, cols = at.g.cols;
     static thread_local Padded own_top, own_low;
     Padded &top = own_top, &low = own_low;
-    top = at.top, low = at.low;
+    std::swap(top, at.top), std::swap(low, at.low);
+    at.top.shape(at.g.rows, at.g.cols), at.low.shape(at.g.rows, at.g.cols);
     top.repeat_borders(), low.repeat_borders();
-    for (int r = 0; r < rows; ++r)
-        for (int x = 0; x < cols; ++x) {
-            float hi = top.row(r)[x], lo = low.row(r)[x], sum = 0;
-            for (int i = -3; i <= 3; ++i) {
-                const float *t = top.row(r + i) + x, *l = low.row(r + i) + x, *g = at.g.row(r + i) + x;
-                for (int k = -3; k <= 3; ++k) {
-                    hi = t[k] > hi ? t[k] : hi;
-                    lo = l[k] < lo ? l[k] : lo;
-                    sum += g[k];
-                }
-            }
-            // the mean is of soft pixels, which reach a little further than the extremes: never past them twice
-            const float skew = kPast * (hi + lo - sum * (2.0f / 49)), span = hi - lo;
-            at.top.row(r)[x] = hi + (skew > 0 ? (skew < span ? skew : span) : 0);
-            at.low.row(r)[x] = lo + (skew < 0 ? (skew > -span ? skew : -span) : 0);
-        }
+    each_row(at.g.rows, [&](int r0, int r1) {
+        const int width = at.g.cols + 2 * kPad;
+        static thread_local std::vector<float> own;
+        own.resize(std::size_t(3) * width);
+        float* line = own.data() + kPad;
+        for (int r = r0; r < r1; ++r)
+            range_row(top, low, at.g, r, line, line + width, line + 2 * width, at.top.row(r), at.low.row(r));
+    });
     at.top.repeat_borders(), at.low.repeat_borders();
 }
 
@@ -139,7 +165,7 @@ static void raise_level(Level& at, int level, float gain, float floor, float* en
     float *line = own.data() + kPad, *energy = line + cols + kPad;
     const int sampled = (cols + every - 1) / every;
     for (int r = r0; r < r1; ++r) {
-        energy_row(at.detail, at.v.row(r), r, kWhite[level], line, energy);
+        energy_row(at.detail, at.variance(r), r, kWhite[level], line, energy);
         if (r % every == 0)
             for (int x = 0; x < sampled; ++x) energies[std::size_t(r / every) * sampled + x] = energy[x * every];
         raise_row(at.detail.row(r), energy, cols, gain, 1 / floor, at.add.row(r));
@@ -198,13 +224,12 @@ static void load(const float* from, Padded& to) {
 static void raised(const float* y, const float* v, const float* floors, float strength, std::vector<Level>& levels,
                    float* quartiles, float* out) {
     load(y, levels[0].g);
-    load(v, levels[0].v);
+    levels[0].v = v;
     for (int l = 0; l < kLevels; ++l) {
         Level &at = levels[l], &next = levels[l + 1];
         each_row((at.g.rows + 1) / 2, [&](int r0, int r1) { split_level(at, next, l, 2 * r0, std::min(2 * r1, at.g.rows)); });
         at.detail.repeat_borders();
         next.g.repeat_borders();
-        next.v.repeat_borders();
         const int every = kSampled[l], across = (at.g.cols + every - 1) / every;
         static thread_local std::vector<float> own;
         std::vector<float>& energies = own;
@@ -260,7 +285,9 @@ static nb::tuple contrast(In y, In v, Table floors, float strength) {
         std::vector<Level>& levels = own;  // thread_local: the team must see the caller's
         levels.resize(kLevels + 1);
         for (Level& level : levels) {
-            for (Padded* p : {&level.g, &level.v, &level.detail, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
+            level.own.resize(&level == levels.data() ? 0 : std::size_t(rows) * cols);
+            level.v = level.own.data();
+            for (Padded* p : {&level.g, &level.detail, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
             rows = (rows + 1) / 2, cols = (cols + 1) / 2;
         }
         raised(y.data(), v.data(), floors.data(), strength, levels, quartiles, out.data());

@@ -77,7 +77,7 @@ def test_superres_doubles_matrix_and_halves_spacing_and_the_geometry_reads_back(
     assert np.array_equal(fine.valid[::2, ::2], coarse.valid)
     binned = fine.pixels.reshape(96, 2, 128, 2).mean(axis=(1, 3))
     inside = coarse.valid
-    assert np.abs(binned - coarse.pixels)[inside].max() <= 1.01  # both are rounded to whole numbers
+    assert np.abs(binned - coarse.pixels)[inside].max() < 0.02 * 4095  # within its noise, less than that of a frame
     assert np.array_equal(fine.pixels[~fine.valid], coarse.pixels.repeat(2, 0).repeat(2, 1)[~fine.valid])
 
 
