@@ -15,7 +15,7 @@ LEVELS = 4
 WHITE = (0.794, 0.0404, 0.00737, 0.00174)  # variance of the detail of white noise of unit variance
 LOW, HIGH = 4.0, 9.0
 GAIN, PAST = 1.6, 2.0
-SAMPLED = (8, 4, 2, 1)
+SAMPLED = (16, 8, 4, 2)
 RANGED = 2  # the level on whose grid ranges are taken
 
 

@@ -26,7 +26,7 @@ constexpr int kRanged = 2;  // the level on whose grid ranges are taken
 constexpr float kWhite[kLevels] = {0.794f, 0.0404f, 0.00737f, 0.00174f};
 constexpr float kLow = 4.0f, kHigh = 9.0f;  // of E: white noise alone exceeds 4 in one of a thousand pixels
 constexpr float kGain = 1.6f, kPast = 2.0f;
-constexpr int kSampled[kLevels] = {8, 4, 2, 1};  // every so many pixels of a level speak for its noise
+constexpr int kSampled[kLevels] = {16, 8, 4, 2};  // every so many pixels of a level speak for its noise
 
 struct Level {
     Padded g, detail, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
@@ -45,20 +45,21 @@ static void blur5_row(const Padded& in, int r, float* __restrict line, float* __
         out[x] = 0.0625f * (line[x - 2] + line[x + 2]) + 0.25f * (line[x - 1] + line[x + 1]) + 0.375f * line[x];
 }
 
-// Extremes of 2x2 pixels of two rows (the last column alone where their number is odd).
+// Extremes of 2x2 pixels of two rows (the last column alone where their number is odd); t and l are scratch.
 FLUORONAV_CLONES
 static void extremes_row(const float* __restrict t0, const float* __restrict t1, const float* __restrict l0,
-                         const float* __restrict l1, int cols, float* __restrict top, float* __restrict low) {
+                         const float* __restrict l1, int cols, float* __restrict t, float* __restrict l,
+                         float* __restrict top, float* __restrict low) {
+    for (int x = 0; x < cols; ++x) {
+        t[x] = t0[x] > t1[x] ? t0[x] : t1[x];
+        l[x] = l0[x] < l1[x] ? l0[x] : l1[x];
+    }
     const int half = cols / 2;
     for (int x = 0; x < half; ++x) {
-        const float a = t0[2 * x] > t0[2 * x + 1] ? t0[2 * x] : t0[2 * x + 1];
-        const float b = t1[2 * x] > t1[2 * x + 1] ? t1[2 * x] : t1[2 * x + 1];
-        const float c = l0[2 * x] < l0[2 * x + 1] ? l0[2 * x] : l0[2 * x + 1];
-        const float d = l1[2 * x] < l1[2 * x + 1] ? l1[2 * x] : l1[2 * x + 1];
-        top[x] = a > b ? a : b;
-        low[x] = c < d ? c : d;
+        top[x] = t[2 * x] > t[2 * x + 1] ? t[2 * x] : t[2 * x + 1];
+        low[x] = l[2 * x] < l[2 * x + 1] ? l[2 * x] : l[2 * x + 1];
     }
-    if (cols % 2) top[half] = std::max(t0[cols - 1], t1[cols - 1]), low[half] = std::min(l0[cols - 1], l1[cols - 1]);
+    if (cols % 2) top[half] = t[cols - 1], low[half] = l[cols - 1];
 }
 
 FLUORONAV_CLONES
@@ -66,30 +67,38 @@ static void less(const float* __restrict a, const float* __restrict b, int n, fl
     for (int x = 0; x < n; ++x) out[x] = a[x] - b[x];
 }
 
+// Every second pixel of the mean, and the mean variance of 2x2 pixels; t is scratch.
+FLUORONAV_CLONES
+static void halve_row(const float* __restrict mean, const float* __restrict v0, const float* __restrict v1, int cols,
+                      float* __restrict t, float* __restrict g, float* __restrict v) {
+    for (int x = 0; x < cols; ++x) t[x] = v0[x] + v1[x];
+    const int half = cols / 2;
+    for (int x = 0; x < half; ++x) {
+        g[x] = mean[2 * x];
+        v[x] = 0.25f * (t[2 * x] + t[2 * x + 1]);
+    }
+    if (cols % 2) g[half] = mean[cols - 1], v[half] = 0.5f * t[cols - 1];
+}
+
 // Detail of the rows r0 to r1 (even), and the rows of the next level that come from them.
 static void split_level(Level& at, Level& next, int level, int r0, int r1) {
     const int rows = at.g.rows, cols = at.g.cols;
-    static thread_local std::vector<float> own_line, own_mean;
-    own_line.resize(cols + 2 * kPad), own_mean.resize(cols + 2 * kPad);
-    float *line = own_line.data() + kPad, *mean = own_mean.data();
+    static thread_local std::vector<float> own;
+    own.resize(std::size_t(4) * (cols + 2 * kPad));
+    float *line = own.data() + kPad, *mean = line + cols + 2 * kPad, *t = mean + cols, *l = t + cols;
     for (int r = r0; r < r1; ++r) {
         blur5_row(at.g, r, line, mean);
         less(at.g.row(r), mean, cols, at.detail.row(r));
         if (r % 2) continue;
         float *g = next.g.row(r / 2), *v = next.own.data() + std::size_t(r / 2) * next.g.cols;
         const float *v0 = at.variance(r), *v1 = at.variance(std::min(r + 1, rows - 1));
-        const int half = cols / 2;
-        for (int x = 0; x < half; ++x) {
-            g[x] = mean[2 * x];
-            v[x] = 0.25f * ((v0[2 * x] + v0[2 * x + 1]) + (v1[2 * x] + v1[2 * x + 1]));
-        }
+        halve_row(mean, v0, v1, cols, t, g, v);
         if (level < kRanged) {
             const Padded &top = level ? at.top : at.g, &low = level ? at.low : at.g;
             const int other = std::min(r + 1, rows - 1);
-            extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, next.top.row(r / 2),
+            extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, t, l, next.top.row(r / 2),
                          next.low.row(r / 2));
         }
-        if (cols % 2) g[half] = mean[cols - 1], v[half] = 0.5f * (v0[cols - 1] + v1[cols - 1]);
     }
 }
 
@@ -190,14 +199,21 @@ static void plus(const float* __restrict a, int n, float* __restrict out) {
     for (int x = 0; x < n; ++x) out[x] += a[x];
 }
 
-// Of the finest level; bounds stand for two pixels each.
+// Each value twice.
+FLUORONAV_CLONES
+static void double_row(const float* __restrict in, int cols, float* __restrict out) {
+    const int half = cols / 2;
+    for (int x = 0; x < half; ++x) out[2 * x] = in[x], out[2 * x + 1] = in[x];
+    if (cols % 2) out[cols - 1] = in[half];
+}
+
 FLUORONAV_CLONES
 static void finish_row(const float* __restrict y, const float* __restrict a, const float* __restrict more,
                        const float* __restrict wide, const float* __restrict tops, const float* __restrict lows, int n,
                        float strength, float* __restrict out) {
     for (int x = 0; x < n; ++x) {
         const float most = strength * (y[x] - wide[x]), sum = a[x] + more[x];
-        const float up = tops[x / 2] - y[x], down = lows[x / 2] - y[x];
+        const float up = tops[x] - y[x], down = lows[x] - y[x];
         float top = most > 0 ? most : 0, low = most < 0 ? most : 0;
         top = top > up ? (up > 0 ? up : 0) : top;
         low = low < down ? (down < 0 ? down : 0) : low;
@@ -244,32 +260,37 @@ static void raised(const float* y, const float* v, const float* floors, float st
     for (int l = kLevels - 1; l > 0; --l) {
         Level &at = levels[l], &coarse = levels[l + 1];
         const int cols = at.g.cols;
-        static thread_local std::vector<float> own;
-        own.resize(std::size_t(2) * (cols + 2 * kPad));
-        float *line = own.data(), *more = line + cols + 2 * kPad;
-        for (int r = 0; r < at.g.rows; ++r) {
-            expand_row(coarse.wide, r, cols, line, at.wide.row(r));
-            if (l < kRanged) {
-                expand_row(coarse.top, r, cols, line, at.top.row(r));
-                expand_row(coarse.low, r, cols, line, at.low.row(r));
+        each_row(at.g.rows, [&](int r0, int r1) {
+            static thread_local std::vector<float> own;
+            own.resize(std::size_t(2) * (cols + 2 * kPad));
+            float *line = own.data(), *more = line + cols + 2 * kPad;
+            for (int r = r0; r < r1; ++r) {
+                expand_row(coarse.wide, r, cols, line, at.wide.row(r));
+                if (l < kRanged) {
+                    expand_row(coarse.top, r, cols, line, at.top.row(r));
+                    expand_row(coarse.low, r, cols, line, at.low.row(r));
+                }
+                if (l == kLevels - 1) continue;
+                expand_row(coarse.add, r, cols, line, more);
+                plus(more, cols, at.add.row(r));
             }
-            if (l == kLevels - 1) continue;
-            expand_row(coarse.add, r, cols, line, more);
-            plus(more, cols, at.add.row(r));
-        }
+        });
         at.add.repeat_borders();
         at.wide.repeat_borders();
     }
     const int cols = levels[0].g.cols;
     each_row(levels[0].g.rows, [&](int r0, int r1) {
         static thread_local std::vector<float> own;
-        own.resize(std::size_t(3) * (cols + 2 * kPad));
-        float *line = own.data(), *more = line + cols + 2 * kPad, *wide = more + cols + 2 * kPad;
+        const int width = cols + 2 * kPad;
+        own.resize(std::size_t(5) * width);
+        float *line = own.data(), *more = line + width, *wide = more + width, *top = wide + width, *low = top + width;
         for (int r = r0; r < r1; ++r) {
             expand_row(levels[1].add, r, cols, line, more);
             expand_row(levels[1].wide, r, cols, line, wide);
-            finish_row(levels[0].g.row(r), levels[0].add.row(r), more, wide, levels[1].top.row(r / 2),
-                       levels[1].low.row(r / 2), cols, strength, out + std::size_t(r) * cols);
+            double_row(levels[1].top.row(r / 2), cols, top);
+            double_row(levels[1].low.row(r / 2), cols, low);
+            finish_row(levels[0].g.row(r), levels[0].add.row(r), more, wide, top, low, cols, strength,
+                       out + std::size_t(r) * cols);
         }
     });
 }

@@ -47,7 +47,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
 def test_noise_alone_is_left_alone_and_has_the_energies_that_are_assumed() -> None:
     y = noise(3, (1024, 1024))
     shown, *quartiles = kernels.contrast(y, np.ones_like(y), ONES, 1.0)
-    assert quartiles == pytest.approx([QUARTILE] * 4, rel=0.06)  # level 3 has 16,000 samples
+    assert quartiles == pytest.approx([QUARTILE] * 4, rel=0.1)  # 4,000 samples a level, alike in part
     assert np.std(shown) / np.std(y) < 1.02  # one pixel in a hundred passes the lower threshold
     assert np.mean(np.abs(shown - y) > 0.5) < 0.005
 
