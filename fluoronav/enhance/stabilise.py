@@ -21,8 +21,8 @@ from registration.geometry import Array, read_only
 
 SIDE = 256  # pixels at most of the pictures that are compared: 0.1 pixel of them is 0.4 of 1024
 SOFT = 1.5  # pixels of the reduced picture: standard deviation of the blur before gradients are taken
-STEPS, ENOUGH = 10, 0.01  # of the robust fit, px
-NEAR = 1.0  # px: phase correlation that agrees so well with the fit needs no fit of its own
+STEPS, ENOUGH = 10, 0.02  # of the robust fit, px
+NEAR = 2.0  # px: phase correlation that agrees so well with the fit needs no fit of its own
 TUKEY = 2.5  # times the spread: pixels further off have no say; wires and a beating heart are many of them
 REMEMBERED = 0.1  # share of a frame in the remembered picture
 COMFORT, MOST = 0.05, 0.10  # of the longer side: shifts that stay, and the largest
@@ -129,7 +129,7 @@ def _fitted(before: Array, now: Array, known: tuple[Array, Array, Array],
         left, inside = _difference(before, now, du, dv, edge)
         if inside[0].stop - inside[0].start < 24 or inside[1].stop - inside[1].start < 24:
             return None
-        some = left[::3, ::3][mask[inside][::3, ::3] > 0]
+        some = left[::2, ::2][mask[inside][::2, ::2] > 0]
         if some.size < 64:
             return None
         middle = np.median(some)  # a change of exposure moves nothing
@@ -153,11 +153,12 @@ def _fitted(before: Array, now: Array, known: tuple[Array, Array, Array],
 
 
 def _difference(before: Array, now: Array, du: float, dv: float, edge: int) -> tuple[Array, tuple[slice, slice]]:
-    """(now moved back by the shift less before, where both are known)."""
+    """(now moved back by the shift less before, where both are known, at every second pixel: softened pictures say no
+    more at the others)."""
     rows, columns = now.shape
     back = shifted(now, -du, -dv)
-    inside = (slice(max(edge, int(np.ceil(-dv)) + edge), min(rows - edge, int(np.floor(rows - dv)) - edge)),
-              slice(max(edge, int(np.ceil(-du)) + edge), min(columns - edge, int(np.floor(columns - du)) - edge)))
+    inside = (slice(max(edge, int(np.ceil(-dv)) + edge), min(rows - edge, int(np.floor(rows - dv)) - edge), 2),
+              slice(max(edge, int(np.ceil(-du)) + edge), min(columns - edge, int(np.floor(columns - du)) - edge), 2))
     return back[inside] - before[inside], inside
 
 
