@@ -5,12 +5,14 @@ The output is a convex combination of candidates that the data support. In time:
 (still, or moved along the flow). In space: the mean m', its value along the local line, its 5x5 and its 13x13
 surroundings. Each net sees statistics of 4x4 pixels and gives, for 8x8 pixels, the coefficients of a local law;
 the law is applied at full resolution to the evidence of each pixel (as bilateral grids do: Gharbi, ACM TOG
-36(4), 2017). The classical filter is the special case of constant coefficients, and training starts there.
+36(4), 2017). The classical filter is the special case of constant coefficients, and training starts there. The
+variance of the output follows from the weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +31,13 @@ CANDIDATES = ("mean", "line", "near", "wide")
 
 @dataclass(frozen=True)
 class Noise:
-    """What noise alone does in this run (batch, 1, 1, 1): medians of evidence, line and point detail."""
+    """What noise alone does in this run: medians of evidence, line and point detail (batch, 1, 1, 1), covariances of
+    the CANDIDATES over the variance of the first (batch, 4, 4)."""
 
     evidence: Tensor
     line: Tensor
     point: Tensor
+    covariance: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,20 @@ class State:
     mean: Tensor
     variance: Tensor
     busy: Tensor
+    lined: Tensor
+
+    def detached(self) -> State:
+        """Without the gradient's way back."""
+        return State(self.mean.detach(), self.variance.detach(), self.busy, self.lined)
+
+
+class Mixed(NamedTuple):
+    """clean, its variance (batch, 1, rows, columns); weights (batch, 4, rows, columns) in the order of CANDIDATES;
+    lined (batch, 1, rows / 4, columns / 4): evidence of lines."""
+
+    clean: Tensor
+    variance: Tensor
+    weights: Tensor
     lined: Tensor
 
 
@@ -76,18 +94,19 @@ class Mixing(nn.Module):
         self.time = Chooser(TIME_FEATURES, TIME_OUTPUTS)
         self.space = Chooser(SPACE_FEATURES, SPACE_OUTPUTS)
 
-    def start(self, y: Tensor) -> State:
-        """The state before the second frame."""
+    def start(self, y: Tensor, rested: Tensor | None = None) -> State:
+        """The state before the second frame; rested (batch, 1, 1, 1): variance of y, 1 where it is one frame."""
         small = functional.avg_pool2d(y, POOL)
-        return State(y, torch.ones_like(y), torch.zeros_like(small), torch.zeros_like(small))
+        variance = torch.ones_like(y) if rested is None else torch.ones_like(y) * rested
+        return State(y, variance, torch.zeros_like(small), torch.zeros_like(small))
 
-    def step(self, state: State, y: Tensor, noise: Noise, flow: Tensor | None) -> tuple[State, Tensor, Tensor]:
-        """(state, clean, spatial weights (batch, 4, rows, columns) in the order of CANDIDATES)."""
+    def step(self, state: State, y: Tensor, noise: Noise, flow: Tensor | None) -> tuple[State, Mixed]:
+        """(state, the picture)."""
         before = _hypothesis(state, y, flow)
         mean, variance, gate = self.in_time(before, y, noise)
-        clean, weights, lined = self.in_space(mean, variance, gate, noise)
+        mixed = self.in_space(mean, variance, gate, noise)
         busy = torch.maximum(functional.avg_pool2d(gate, POOL), 0.8 * before.busy).detach()
-        return State(mean, variance, busy, lined.detach()), clean, weights
+        return State(mean, variance, busy, mixed.lined.detach()), mixed
 
     def in_time(self, before: State, y: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """(mean, variance, gate): one step of the Kalman filter whose gate and floor the net chooses."""
@@ -106,8 +125,8 @@ class Mixing(nn.Module):
         a = torch.maximum(ignorance / (ignorance + 1), floor)
         return m + a * (y - m), (1 - a) ** 2 * ignorance + a * a, gate
 
-    def in_space(self, mean: Tensor, variance: Tensor, gate: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
-        """(clean, weights, line evidence of 4x4 pixels)."""
+    def in_space(self, mean: Tensor, variance: Tensor, gate: Tensor, noise: Noise) -> Mixed:
+        """The convex combination and its variance, which teaches nothing."""
         base = blur(blur(mean))
         wide, detail = wider(base), mean - base
         along = line_best(detail)
@@ -116,9 +135,12 @@ class Mixing(nn.Module):
             line = widened(along / (noise.line * sd)).clamp(max=CAP)
             point = (detail.abs() / (noise.point * sd)).clamp(max=CAP)
             features = space_features(line, point, (base - wide) / sd, variance, gate)
-        weights = space_weights(self.space(features), line, point)
+        coefficients = self.space(features)
+        weights = space_weights(coefficients, line, point)
         candidates = torch.cat([mean, base + along, base, wide], dim=1)
-        return (weights * candidates).sum(dim=1, keepdim=True), weights, features[:, :1]
+        left = torch.einsum("bihw,bij,bjhw->bhw", weights, noise.covariance, weights)[:, None]
+        return Mixed((weights * candidates).sum(dim=1, keepdim=True), (variance * left).detach(), weights,
+                     features[:, :1])
 
 
 def time_features(d: Tensor, z: Tensor, v: Tensor, before: State) -> Tensor:

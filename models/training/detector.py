@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a detector make of line integrals? Quanta, blur that correlates them, lag, maps, scatter, bits.
+"""What does a detector make of line integrals? Quanta, blur that correlates them, lag, maps, scatter, dose, bits.
 
 `expected` is what the detector would give without noise: the truth that a denoiser is held to. Everything
 linear is in quanta a pixel until the last step.
@@ -21,8 +21,10 @@ Random = np.random.Generator
 class Detector:
     """quanta: absorbed a pixel where nothing attenuates; electronic: sd in quanta; blur_px: sd of the light's
     spread, for signal and quanta alike; lag: share of a frame that stays for the next; fixed: sd of the gain map
-    left after correction; dead: share of pixels replaced by their neighbors; scatter: share of the primary, smooth;
-    glare: share of the signal in a wide halo; bits and kind (`linear`, `log`, `display`) of the output.
+    left after correction, offset: of the offset map, in quanta; dead: share of pixels replaced by their neighbors;
+    scatter: share of the primary, smooth; glare: share of the signal in a wide halo; memory: correlation of the noise
+    of one frame with the last one's (display chains average what stands still); bits and kind (`linear`, `log`,
+    `display`) of the output.
     """
 
     quanta: float
@@ -35,6 +37,8 @@ class Detector:
     glare: float = 0.0
     bits: int = 14
     kind: str = "linear"
+    offset: float = 0.0
+    memory: float = 0.0
 
     def noise_sd(self) -> float:
         """What the blur leaves of the standard deviation of white quantum noise."""
@@ -52,15 +56,31 @@ def any_detector(random: Random, family: str) -> Detector:
         return Detector(quanta, 4.0, 0.62, 0.02, 0.003, 5e-5, 0.25, 0.03)
     return Detector(quanta, float(random.uniform(0, 3)), float(random.choice([0, random.uniform(0.3, 0.75)])),
                     float(random.choice([0, random.uniform(0, 0.04)])), float(random.uniform(0, 0.004)),
-                    float(random.choice([0, 1e-4])), float(random.uniform(0, 0.5)), float(random.uniform(0, 0.06)))
+                    float(random.choice([0, 1e-4])), float(random.uniform(0, 0.5)), float(random.uniform(0, 0.06)),
+                    offset=float(random.choice([0, random.uniform(0, 1)])),
+                    memory=float(random.choice([0, random.uniform(0.05, 0.5)])))
 
 
-def signal(line_integrals: Array, detector: Detector) -> Array:
-    """Expected quanta (frames, rows, columns) of clean line integrals: scatter, glare, blur and lag, no noise."""
+def exposures(frames: int, random: Random) -> Array:
+    """Dose of each frame over the first one's (frames,): an automatic exposure that steps, ramps or pulses once."""
+    k, start = np.arange(frames), int(random.integers(1, max(frames, 2)))
+    change = float(np.exp(random.uniform(-0.7, 0.7)))
+    kind = random.choice(["step", "ramp", "pulse"])
+    if kind == "step":
+        return np.where(k < start, 1.0, change)
+    if kind == "ramp":  # a control loop that comes nearer by a quarter of what is left with every frame
+        return np.asarray(1 + (change - 1) * (1 - 0.75 ** np.maximum(k - start + 1, 0)))
+    return np.where(k == 0, 1.0, 1 / change)  # the first pulse of a train
+
+
+def signal(line_integrals: Array, detector: Detector, doses: Array | None = None) -> Array:
+    """Expected quanta (frames, rows, columns) of clean line integrals: scatter, glare, blur and lag, no noise.
+
+    doses (frames,): what the exposure of each frame is multiplied by."""
     out = np.empty_like(line_integrals)
     before = None
     for k, p in enumerate(line_integrals):
-        primary = detector.quanta * np.exp(-p)
+        primary = detector.quanta * (1.0 if doses is None else float(doses[k])) * np.exp(-p)
         wide = min(p.shape) / 8
         total = primary
         if detector.scatter > 0:
@@ -83,12 +103,19 @@ def detected(expected: Array, detector: Detector, random: Random) -> Array:
     shape = expected.shape[1:]
     gains = 1 + detector.fixed * random.normal(size=shape)
     dead = random.random(shape) < detector.dead
+    offsets = detector.offset * random.normal(size=shape) if detector.offset > 0 else 0.0
     out = np.empty_like(expected)
+    memory, before = detector.memory, None
     for k, mean in enumerate(expected):
         noise = random.poisson(np.maximum(mean, 0)) - mean
         if detector.blur_px > 0:
             noise = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), detector.blur_px)
-        x = mean * gains + noise + random.normal(0, detector.electronic, shape)
+        noise = noise + random.normal(0, detector.electronic, shape)
+        if memory > 0:
+            spread = np.sqrt(mean + detector.electronic**2 + 1)
+            noise = noise if before is None else memory * before * spread + np.sqrt(1 - memory**2) * noise
+            before = noise / spread
+        x = mean * gains + offsets + noise
         if dead.any():
             x = np.where(dead, cv2.blur(x.astype(np.float32), (3, 3)), x)
         out[k] = x

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How do trained weights become what ships? `python -m models.training.export CHECKPOINT [FOLDER]`.
 
-Two ONNX files, written node by node (no tracer, so that the same checkpoint gives the same bytes): features to
-coefficients, in time and in space. Convolutions and rectifiers only: what follows them is the kernels' work.
+Two ONNX files of the mixing denoiser (features to coefficients, in time and in space), one of its competitor. They are
+written node by node (no tracer, so that the same checkpoint gives the same bytes): convolutions and rectifiers only,
+what follows them is the kernels' work.
 """
 
 from __future__ import annotations
@@ -15,27 +16,33 @@ import torch
 from torch import nn
 
 from models.engines import WEIGHTS
-from models.networks.mixing import SPACE_FEATURES, SPACE_OUTPUTS, TIME_FEATURES, TIME_OUTPUTS, Chooser, Mixing
+from models.networks.mixing import SPACE_FEATURES, SPACE_OUTPUTS, TIME_FEATURES, TIME_OUTPUTS, Chooser
+from models.networks.recurrent import FEATURES, OUTPUTS, Recurrent
+from models.training.recipe import NETS, Net
 from registration.geometry import Array
 
-# The gate of the shipped nets opens a little later than training left it: its loss weighs devices four times, and
-# so leaves more noise at rest than a viewer likes. -0.7 gives 0.5 dB for 1 % of a wire's contrast (model card).
+# The gate of the shipped mixing nets opens a little later than training left it: its loss weighs devices four times,
+# and so leaves more noise at rest than a viewer likes. -0.7 gives 0.5 dB for 1 % of a wire's contrast (model card).
 GATE_BIAS = -0.7
-NAMES = {"time": "mixing_time.onnx", "space": "mixing_space.onnx"}
 
 
-def export(net: Mixing, folder: Path) -> list[Path]:
-    """Writes both networks; (1, 7, rows, columns) -> (1, 3, rows / 2, columns / 2) and (1, 9, ...)."""
+def export(net: Net, folder: Path) -> list[Path]:
+    """Writes its networks: mixing (1, 7, rows, columns) -> (1, 3, rows / 2, columns / 2) and (1, 9, ...), recurrent
+    (1, 56, rows, columns) -> (1, 81, rows, columns)."""
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(net, Recurrent):
+        parts: dict[str, tuple[Chooser | Recurrent, int, int]] = {"recurrent": (net, FEATURES, OUTPUTS)}
+    else:
+        parts = {"mixing_time": (net.time, TIME_FEATURES, TIME_OUTPUTS),
+                 "mixing_space": (net.space, SPACE_FEATURES, SPACE_OUTPUTS)}
     out = []
-    for name, chooser, features, outputs in (("time", net.time, TIME_FEATURES, TIME_OUTPUTS),
-                                             ("space", net.space, SPACE_FEATURES, SPACE_OUTPUTS)):
-        out.append(folder / NAMES[name])
+    for name, (chooser, features, outputs) in parts.items():
+        out.append(folder / f"{name}.onnx")
         out[-1].write_bytes(_model(chooser, name, features, outputs))
     return out
 
 
-def _model(chooser: Chooser, name: str, features: int, outputs: int) -> bytes:
+def _model(chooser: Chooser | Recurrent, name: str, features: int, outputs: int) -> bytes:
     from onnx import TensorProto, checker, helper, numpy_helper
 
     nodes, constants, last = [], [], "features"
@@ -59,7 +66,7 @@ def _model(chooser: Chooser, name: str, features: int, outputs: int) -> bytes:
         last = now
     nodes[-1].output[0] = "coefficients"
     graph = helper.make_graph(
-        nodes, f"mixing_{name}",
+        nodes, name,
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, features, "h", "w"])],
         [helper.make_tensor_value_info("coefficients", TensorProto.FLOAT, [1, outputs, "g", "v"])], constants)
     model = helper.make_model(graph, producer_name="fluoronav", opset_imports=[helper.make_opsetid("", 17)])
@@ -68,13 +75,15 @@ def _model(chooser: Chooser, name: str, features: int, outputs: int) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def trained(checkpoint: Path) -> Mixing:
-    """The network of a checkpoint of models.training.recipe, its gate moved by GATE_BIAS."""
-    net = Mixing()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True)["net"])
-    assert net.time.head.bias is not None
-    with torch.no_grad():
-        net.time.head.bias[0] += GATE_BIAS
+def trained(checkpoint: Path) -> Net:
+    """The network of a checkpoint of models.training.recipe; of the mixing one the gate is moved by GATE_BIAS."""
+    kept = torch.load(checkpoint, weights_only=True)
+    net: Net = NETS[kept["recipe"]["net"]]()
+    net.load_state_dict(kept["net"])
+    if not isinstance(net, Recurrent):
+        assert net.time.head.bias is not None
+        with torch.no_grad():
+            net.time.head.bias[0] += GATE_BIAS
     return net.eval()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.training.anatomy import projected
 from models.training.devices import Device, any_device, vessels
 from models.training.fields import plates, tissue
 from registration.errors import BadInput
@@ -56,9 +57,8 @@ def scene(seed: int, family: str = "train", side: int = 192, frames: int = 12) -
     if family not in FAMILIES:
         raise BadInput("family of scenes", got=family, expected=" or ".join(FAMILIES), remedy="name one of them")
     random = np.random.default_rng([seed, FAMILIES.index(family)])
-    body = tissue if family == "train" else plates
     canvas = side + 2 * MARGIN
-    behind, heart = body(canvas, random), body(canvas, random)
+    behind, heart = (_body(canvas, random, family) for _ in range(2))
     share = random.uniform(0.15, 0.5) * _heart_mask(canvas, random)
     heart = share * (heart - heart.mean())
     slow, beat = _slow(frames, random), _beat(frames, random, family)
@@ -68,7 +68,8 @@ def scene(seed: int, family: str = "train", side: int = 192, frames: int = 12) -
     devices = [any_device(side, random, family) for _ in range(random.integers(1, 4))]
     paths = [_handled(device, frames, random, family) for device in devices]
     clean, bare, profile, flow = [], [], [], []
-    for k in range(frames):
+    clock = _clock(frames, random) if family == "train" else list(range(frames))
+    for i, k in enumerate(clock):
         a, b = slow.matrix(k, side / 2), beat.matrix(k, side / 2)
         picture = warped(behind, a, side) + warped(heart, b, side)
         if tree is not None:
@@ -77,8 +78,30 @@ def scene(seed: int, family: str = "train", side: int = 192, frames: int = 12) -
         drawn = [d.drawn(_moved(path[k], b), side) for d, path in zip(devices, paths, strict=True)]
         clean.append(picture + np.sum([d[0] for d in drawn], axis=0))
         profile.append(np.max([d[1] for d in drawn], axis=0))
-        flow.append(flow_of(slow, beat, warped(share.astype(np.float32), b, side) > 0.1, k, side))
+        stands = i == 0 or clock[i - 1] == k
+        flow.append(flow_of(slow, beat, warped(share.astype(np.float32), b, side) > 0.1, 0 if stands else k, side))
     return Scene(*(np.asarray(x, np.float32) for x in (clean, bare, profile, flow)))
+
+
+def _body(canvas: int, random: Random, family: str) -> Array:
+    """What lies in the beam: drawn tissue or a projected patient to train on, other matter to be tested on."""
+    if family == "test":
+        return plates(canvas, random)
+    return tissue(canvas, random) if random.random() < 0.6 else projected(canvas, random)
+
+
+def _clock(frames: int, random: Random) -> list[int]:
+    """Which moment each frame shows: all of them, or a rest before, after or instead of the motion."""
+    k, at, kind = np.arange(frames), int(random.integers(frames)), random.random()
+    if kind < 0.4:
+        shown = k
+    elif kind < 0.65:
+        shown = np.maximum(k - at, 0)
+    elif kind < 0.8:
+        shown = np.minimum(k, at)
+    else:
+        shown = np.zeros_like(k)
+    return [int(moment) for moment in shown]
 
 
 def _heart_mask(canvas: int, random: Random) -> Array:

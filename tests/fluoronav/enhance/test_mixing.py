@@ -39,7 +39,8 @@ def test_kernels_compute_what_the_network_was_trained_with() -> None:
 
     torch.manual_seed(0)
     net = twin.Mixing()
-    noise = twin.Noise(*(torch.tensor(x).view(1, 1, 1, 1) for x in (EVIDENCE, LINE, POINT)))
+    noise = twin.Noise(*(torch.tensor(x).view(1, 1, 1, 1) for x in (EVIDENCE, LINE, POINT)),
+                       torch.from_numpy(WHITE_COVARIANCE)[None])
     y, m, v, busy, lined = inputs((96, 120))
     z = kernels.evidence(y, m, v, 1.0)
     with torch.no_grad():
@@ -51,7 +52,7 @@ def test_kernels_compute_what_the_network_was_trained_with() -> None:
         a, b, f = net.time(features).split(1, dim=1)
         law = torch.cat([a, 5 * torch.exp(b.clamp(-2, 2)), 0.02 + 0.2 * torch.sigmoid(f - 1.1)], dim=1)[0].numpy()
         mean, variance, gate = net.in_time(before, tensor(y), noise)
-        clean, weights, _ = net.in_space(mean, variance, gate, noise)
+        clean, stated, weights, _ = net.in_space(mean, variance, gate, noise)
     ours = native.time_features(y, z, m, v, 1.0, 1 / EVIDENCE, busy, lined)
     assert np.abs(ours - features[0].numpy()).max() < 1e-5  # float32 sums of 132 values in another order
     in_time = native.mix_time(y, z, m, v, 1.0, 1 / EVIDENCE, np.ascontiguousarray(law))
@@ -61,9 +62,10 @@ def test_kernels_compute_what_the_network_was_trained_with() -> None:
     assert np.abs(wide - wider(blur(blur(mean)))[0, 0].numpy()).max() < 1e-5
     with torch.no_grad():
         found = net.space(torch.from_numpy(native.space_features(*in_time, 1 / LINE, 1 / POINT)[4])[None])[0].numpy()
-    out, _, shares = native.mix_space(*in_time[:2], near, wide, along, strength, 1 / POINT,
+    out, left, shares = native.mix_space(*in_time[:2], near, wide, along, strength, 1 / POINT,
                                       np.ascontiguousarray(found), WHITE_COVARIANCE)
     assert np.abs(out - clean[0, 0].numpy()).max() < 1e-4  # the logits differ by the sums before them
+    assert np.abs(left / stated[0, 0].numpy() - 1).max() < 2e-3
     assert max(np.abs(shares[i] - weights[0, k].numpy()).max() for i, k in enumerate((0, 1, 3))) < 1e-4
 
 

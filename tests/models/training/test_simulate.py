@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.training.detector import Detector, detected, signal, stored
+from models.training.anatomy import projected
+from models.training.detector import Detector, detected, exposures, signal, stored
 from models.training.simulate import MARGIN, Motion, flow_of, scene, warped
 from registration.errors import BadInput
 
@@ -73,3 +74,39 @@ def test_stored_pictures_are_dark_where_dense(kind: str, bits: int) -> None:
     picture = stored(np.array([[5.0, 100.0, 900.0]], np.float32), Detector(1000, bits=bits, kind=kind))
     assert picture[0, 0] < picture[0, 1] < picture[0, 2] <= (1 << bits) - 1
     assert picture.dtype == (np.uint8 if bits == 8 else np.uint16)
+
+
+def test_training_scenes_rest_and_test_scenes_do_not() -> None:
+    rests = {}
+    for family in ("train", "test"):
+        bare = [scene(seed, family, 64, 8).bare for seed in range(12)]
+        rests[family] = sum(bool(np.array_equal(b[0], b[1]) or np.array_equal(b[-1], b[-2])) for b in bare)
+    assert rests["train"] >= 4 and rests["train"] > rests["test"]  # 60 % of them pause; contrast may still flow
+
+
+def test_noise_that_a_display_averages_lasts_and_is_as_strong() -> None:
+    flat = np.full((6, 128, 128), 400.0, np.float32)
+    noise = detected(flat, Detector(1000, 2.0, 0.0, memory=0.4), np.random.default_rng(1)) - 400
+    assert np.mean(noise[4] * noise[5]) / noise[4].var() == pytest.approx(0.4, abs=0.03)
+    assert noise[5].std() == pytest.approx(np.sqrt(404), rel=0.03)
+
+
+def test_exposures_change_once_and_the_signal_follows() -> None:
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        doses = exposures(10, random)
+        assert doses[0] == 1 and doses.min() > 0.49 and doses.max() < 2.02 and not np.allclose(doses, 1)
+    p = np.full((3, 32, 32), 1.0, np.float32)
+    counts = signal(p, Detector(1000), np.array([1.0, 1.0, 1.5]))
+    assert counts[2] == pytest.approx(1.5 * counts[1], rel=1e-5)
+
+
+def test_maps_that_were_not_corrected_stay_where_they_are() -> None:
+    flat = np.full((40, 64, 64), 50.0, np.float32)
+    mean = detected(flat, Detector(100, 0.0, 0.0, offset=3.0, fixed=0.02), np.random.default_rng(3)).mean(axis=0)
+    assert mean.std() == pytest.approx(np.sqrt(3.0**2 + 1.0**2 + 50 / 40), rel=0.08)  # 4,096 pixels
+
+
+def test_projected_patients_are_seeded_and_hold_bodies() -> None:
+    a, b = (projected(96, np.random.default_rng(4)) for _ in range(2))
+    assert np.array_equal(a, b) and a.shape == (96, 96) and a.min() >= 0.3 and 1 < a.mean() < 4 and a.std() > 0.1
