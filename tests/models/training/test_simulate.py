@@ -79,9 +79,9 @@ def test_stored_pictures_are_dark_where_dense(kind: str, bits: int) -> None:
 def test_training_scenes_rest_and_test_scenes_do_not() -> None:
     rests = {}
     for family in ("train", "test"):
-        bare = [scene(seed, family, 64, 8).bare for seed in range(12)]
+        bare = [scene(seed, family, 48, 8).bare for seed in range(6)]
         rests[family] = sum(bool(np.array_equal(b[0], b[1]) or np.array_equal(b[-1], b[-2])) for b in bare)
-    assert rests["train"] >= 4 and rests["train"] > rests["test"]  # 60 % of them pause; contrast may still flow
+    assert rests["train"] >= 3 > rests["test"]  # 60 % of them pause; contrast may still flow
 
 
 def test_noise_that_a_display_averages_lasts_and_is_as_strong() -> None:
