@@ -14,6 +14,7 @@ import numpy as np
 
 from registration.confidence import Spread
 from registration.geometry import Array, Float64
+from registration.ladder import binned
 from registration.model import Settings
 from registration.result import ErrorEstimate, Outcome, Registration
 from registration.similarity import Correlation
@@ -25,7 +26,8 @@ ACCEPT, REFUSE = 0.65, 0.50
 # in any rotation reach 0.78 and more (n = 83), the best of another patient's 0.39 at most (n = 12); wrong poses of a
 # body of smooth ellipsoids, which hardly tells head from foot, 0.69.
 ACCEPT_SEARCHED, SEARCHED = 0.72, ("search", "bone")
-_MEASURE = Correlation(gradient=True, patch_px=16)
+_MEASURE, _COARSER = Correlation(gradient=True, patch_px=16), Correlation(gradient=True, patch_px=8)
+_ENOUGH, _MORE = 24, 1.5  # patches that need no larger pixels; how many times as many those must show
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,21 @@ class Evidence:
 
 def fit_of(moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
     """Patch by patch agreement of a computed and a measured picture (h, w); noise (h, w): what it would
-    show if nothing but noise were measured."""
-    r, attainable = _MEASURE.patches(moving, fixed, weight, noise)
+    show if nothing but noise were measured.
+
+    Where noise hides most patches, larger pixels are asked, in patches of the same place and size: few photons tell
+    large structures all the same, and what few patches are left at full resolution show wires, which no volume has.
+    """
+    fine = _fit(_MEASURE, moving, fixed, weight, noise)
+    if fine.patches >= _ENOUGH:
+        return fine
+    (computed, mass), (measured, _), (rest, _) = (binned(p, weight, 2) for p in (moving, fixed, noise))
+    coarse = _fit(_COARSER, computed, measured, mass, rest)
+    return coarse if coarse.patches > _MORE * fine.patches else fine
+
+
+def _fit(measure: Correlation, moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
+    r, attainable = measure.patches(moving, fixed, weight, noise)
     tells = attainable > 0.5
     if not tells.any():
         return Fit(0.0, 0.0, 0)
