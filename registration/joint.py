@@ -33,7 +33,8 @@ _BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of
 _TRIED, _NEAR = 3, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
 # No part of a patient moves rigidly: the part asked for is off, along each axis, by such a share of what the others
 # have moved against it beyond what its residuals say (simulated breathing that fades towards the spine).
-_SPLIT = 0.045
+_SPLIT = 0.06
+_MOST_APART_MM = 25.0  # at the target: no breath moves tissue so far, but the next vertebra looks like this one
 # SDD and principal point are told by edges all over the picture. No robust weights: noise gives them a slope, and
 # they follow a wrong geometry (simulated chests: 0.4 % of SDD and 4 mm off, 0.05 % and 0.5 mm without).
 CARMS = Plan(128, Correlation(gradient=True, patch_px=16), 6)
@@ -251,6 +252,10 @@ class JointModel:
             rivals = tuple(place @ r for r in found.rivals)
             evidence = Evidence(found.fits[n], spread, error, rivals, found.start)
             verdict = judge(evidence, place @ pose, settings)
+            if verdict.outcome is Outcome.ACCEPTED and apart_mm > _MOST_APART_MM:
+                verdict = replace(verdict, outcome=Outcome.AMBIGUOUS, why=(
+                    f"the parts of the CT would lie {apart_mm:.0f} mm apart, more than a breath moves them: start "
+                    "nearer, or take another view"))
             if verdict.carm_from_patient is not None and len(self.bodies) > 1:
                 verdict = replace(verdict, bodies=dict(zip(self.bodies, found.poses, strict=True)))
             judged.append(verdict)
