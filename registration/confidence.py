@@ -51,9 +51,9 @@ class Spread:
 # few photons, breathing, two integrators) are some 6 (1 / q^2 - 1) times the sandwich's: 0.8 at q = 0.94, 2.3 at 0.85.
 _MISFIT, _LEAST = 6.0, 0.8
 _REACH = 0.25  # of the picture's width: as far as breathing moves organs together
-# Poses are never better known than this, whatever a picture says (voxels of 1 to 3 mm shift edges by that much):
-# 0.02 mm, 0.1 mm in depth, 0.006 deg; what plain pictures of the same n = 450 leave.
-_FLOOR = np.diag([1e-4, 1e-4, 1e-4, 0.02, 0.02, 0.1]) ** 2
+# Poses are never better known than this share of a pixel at the isocenter, whatever a picture says, as sampling shifts
+# edges by that much: for 1 mm 0.022 mm, 0.11 mm in depth, 0.006 deg; what plain pictures of the same n = 450 leave.
+_FLOOR = np.diag([1.1e-4, 1.1e-4, 1.1e-4, 0.022, 0.022, 0.11]) ** 2
 
 
 def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array, jacobian: Array, carm: CArm,
@@ -77,7 +77,7 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
         return unseen
     inverse = np.linalg.inv(h + 1e-10 * top * np.eye(6)) * np.outer(scale, scale)
     pose = inverse @ scatter(normal.scores[:, :6], carm) @ inverse * misfit(agreement) ** 2
-    return Spread(pose + _FLOOR, inverse @ normal.hessian[:6, 6:], sds)
+    return Spread(pose + carm.mm_per_px_at_isocenter**2 * _FLOOR, inverse @ normal.hessian[:6, 6:], sds)
 
 
 def misfit(agreement: float) -> float:
