@@ -36,7 +36,8 @@ def register_together(case: Case, runs: Sequence[Run], options: Options, *,
     assert isinstance(whole, VolumeModel)
     center, what = center_of(case, "volume")
     pictures = [next(iter(pictures_of(run, index=options.index))) for run in runs]
-    places = [_place(run, picture.frame) for run, picture in zip(runs, pictures, strict=True)]
+    places = _moved_with_table([_place(run, picture.frame) for run, picture in zip(runs, pictures, strict=True)],
+                               [picture.frame for picture in pictures], say)
     if options.init == "angles":
         say(f"assumed: the isocenter is at {what}, {center.round(1).tolist()} mm (L, P, S)")
     for run, picture in zip(runs, pictures, strict=True):
@@ -77,6 +78,23 @@ def _place(run: Run, frame: Frame) -> Float64:
         raise BadGeometry(f"{run.name}, gantry angles", got="none", expected="primary and secondary angle, or "
                           "carm_from_room", remedy="state where the C-arm stands with --carm FILE")
     return carm_from_room(frame.angles.primary_deg, frame.angles.secondary_deg)
+
+
+def _moved_with_table(places: Sequence[Float64], frames: Sequence[Frame],
+                      say: Callable[[str], None]) -> list[Float64]:
+    """carm_from_room where the room goes with the table: the patient lies still in it, whatever the table did.
+
+    The first view's table is the room's. Where not all views state their table, it is taken to have stood still.
+    """
+    tables = [frame.table_in_room_mm for frame in frames]
+    stated = [np.array(table) for table in tables if table is not None]
+    if len(stated) < len(tables):
+        return list(places)
+    shifts = [table - stated[0] for table in stated]
+    for frame, shift in zip(frames, shifts, strict=True):
+        if np.linalg.norm(shift) > 0:
+            say(f"{frame.source_name}: the table moved by {shift.round(1).tolist()} mm (L, P, S) since the first view")
+    return [place @ Rigid.translation(*shift) for place, shift in zip(places, shifts, strict=True)]
 
 
 def _bodies(whole: VolumeModel, options: Options, say: Callable[[str], None]) -> VolumeModel | dict[str, VolumeModel]:
