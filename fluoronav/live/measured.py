@@ -14,6 +14,7 @@ from registration.geometry import Float64, Rigid
 from registration.result import Outcome
 
 KEPT = 200_000  # numbers of each kind: four hours at 15 frames/s
+TRUE = {"expected_error_mm": "target_error_mm", "projected_error_mm": "target_projected_error_mm"}
 RECENT = 150  # frames behind the latency that is shown
 
 
@@ -43,6 +44,7 @@ class Measured:
         self._latency: deque[float] = deque(maxlen=KEPT)
         self._errors: dict[str, deque[float]] = {}
         self._bounds: dict[str, deque[float]] = {}
+        self._held: dict[str, deque[bool]] = {}  # whether a stated bound held, where the truth is known
         self._stages: dict[str, deque[float]] = {}
         self._done: deque[float] = deque(maxlen=64)
         self._first = self._last = 0.0
@@ -61,12 +63,15 @@ class Measured:
             for name, ms in step.timings.items():
                 self._stages.setdefault(name, deque(maxlen=KEPT)).append(ms)
             error = step.registration.error
-            if step.registration.outcome is Outcome.ACCEPTED and error is not None:
-                self._bounds.setdefault("expected_error_mm", deque(maxlen=KEPT)).append(error.target_mm)
-                self._bounds.setdefault("projected_error_mm", deque(maxlen=KEPT)).append(error.projected_mm)
-            for name in ("target_error_mm", "target_projected_error_mm"):
-                if step.truth is not None and name in step.truth:
-                    self._errors.setdefault(name, deque(maxlen=KEPT)).append(float(step.truth[name]))
+            if step.registration.outcome is not Outcome.ACCEPTED or error is None:
+                return
+            for name, stated in (("expected_error_mm", error.target_mm), ("projected_error_mm", error.projected_mm)):
+                self._bounds.setdefault(name, deque(maxlen=KEPT)).append(stated)
+                known = TRUE[name]
+                if step.truth is not None and known in step.truth:
+                    true = float(step.truth[known])
+                    self._errors.setdefault(known, deque(maxlen=KEPT)).append(true)
+                    self._held.setdefault(name, deque(maxlen=KEPT)).append(true <= stated)
 
     def recent(self, now: float) -> tuple[float, float, float]:
         """(frames/s, latency p50, p95 in ms) of the last frames; 0 frames/s where the last is over 2 s old."""
@@ -80,7 +85,7 @@ class Measured:
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON: frames, fps, latency_ms_p50, latency_ms_p95, drops, outcomes, gaps, medians of the stages,
-        stated bounds, and true errors (null where nothing is known)."""
+        stated bounds and the share of frames in which they held, and true errors (null where nothing is known)."""
         with self._lock:
             p50, p95 = _quantiles(self._latency)
             seconds = self._last - self._first
@@ -91,7 +96,8 @@ class Measured:
                 "stage_ms_p50": {name: _quantiles(ms)[0] for name, ms in self._stages.items()}}
             for name in ("expected_error_mm", "projected_error_mm"):
                 out[f"stated_{name}_median"] = _quantiles(self._bounds[name])[0] if name in self._bounds else None
-            for name in ("target_error_mm", "target_projected_error_mm"):
+                out[f"{name}_held"] = float(np.mean(self._held[name])) if name in self._held else None
+            for name in TRUE.values():
                 found = _quantiles(self._errors[name]) if name in self._errors else (None, None)
                 out[f"{name}_median"], out[f"{name}_p95"] = found
             return out
