@@ -28,9 +28,9 @@ from registration.volume_model import COARSE, FINE, GATE_EDGE_PX, Ladder, Plan, 
 
 Intrinsics = Literal["stated", "shared", "each"]
 # Bodies part from each other where one pose for all has ended at 64 pixels, 12 mm of breathing off.
-PARTED = (Plan(64, COARSE[-1].similarity, 4), Plan(128, FINE[0].similarity, 6), Plan(256, FINE[1].similarity, 2))
-_BREATHS_MM = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # towards the head, of either part against the other
-_TRIED, _NEAR = 3, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
+PARTED = (Plan(64, COARSE[-1].similarity, 4), Plan(128, FINE[0].similarity, 4), Plan(256, FINE[1].similarity, 1))
+_BREATHS_MM = (-14.0, -7.0, 0.0, 7.0, 14.0)  # towards the head, of either part against the other
+_TRIED, _NEAR = 2, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
 # No part of a patient moves rigidly: the part asked for is off, along each axis, by such a share of what the others
 # have moved against it beyond what its residuals say (simulated breathing that fades towards the spine).
 _SPLIT = 0.06
