@@ -48,7 +48,7 @@ class Spread:
 
 # The sandwich sees what varies within one picture; what misfits everywhere (an organ out of place, beam
 # hardening) shows in the agreement q instead. Errors of simulated chests and torsos (n = 450: plain, collimated,
-# few photons, breathing, two integrators) are some 6 (1 / q^2 - 1) times the sandwich's, 2.3 at q = 0.85, and never less.
+# few photons, breathing, two integrators) are some 6 (1 / q^2 - 1) times the sandwich's, 2.3 at q = 0.85, and no less.
 _MISFIT, _LEAST = 6.0, 1.0
 _REACH = 0.25  # of the picture's width: as far as breathing moves organs together
 # Poses are never better known than this share of a pixel at the isocenter, whatever a picture says, as sampling shifts
