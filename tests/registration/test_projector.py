@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every fast path is held to the float64 reference, and the reference to exact formulas."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from ellipsoids import Ellipsoid, chest, line_integrals, voxels
@@ -132,40 +134,68 @@ def chest_at(edge_px):
     return Prepared(voxels(chest(), 3.0).resampled(spacing)), carm, pose
 
 
-@pytest.mark.parametrize("path", paths())
-@pytest.mark.parametrize("edge_px", [64, 128, 192])
-def test_fast_picture_is_right_to_two_thousandths(path, edge_px):
-    """What is left: cubic interpolation between rays, since the field has kinks, and words of 12 bits.
+@cache
+def truth_at(edge_px):
+    """The rule's picture and central differences of it in float64, where `chest_at` looks."""
+    prepared, carm, pose = chest_at(edge_px)
+    step = 5e-4  # 0.05 mm, as in the benchmark
+    return (reference.joseph(prepared.volume, carm, pose),
+            differences(lambda p: reference.joseph(prepared.volume, carm, p), pose, step))
 
-    Its Jacobian is smoothed over a pixel, so it is held to differences over half a voxel, beside the exact one.
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("edge_px", [48, 96])
+def test_fast_picture_is_right_to_five_ten_thousandths_and_each_column_to_five_percent(path, edge_px):
+    """Where it is used: voxels of 1 / 0.6 of a pixel, cut off at head and foot.
+
+    Picture: rounding to bytes cancels along rays, the less the fewer planes there are. Jacobian: the rule's kinks
+    smeared over the step
+    (3 to 4 %, as for the exact renderer), weights of 7 bits.
     """
     prepared, carm, pose = chest_at(edge_px)
-    right, exact = project(prepared, carm, pose, jacobian=True)
+    right, derivative = truth_at(edge_px)
     picture, jacobian = project(prepared, carm, pose, jacobian=True, fast=True, path=path)
-    assert not np.array_equal(picture, right)  # it did not fall back
-    assert rms(picture - right) < 2e-3 * rms(right)
-    step = 0.5 * 230 / edge_px / 0.6 / 100
-    derivative = differences(lambda p: project(prepared, carm, p).astype(np.float64), pose, step)
+    assert not np.array_equal(picture, project(prepared, carm, pose, path=path))  # it did not fall back
+    assert rms(picture - right) < 5e-4 * rms(right)
     for a in range(6):
-        off, least = rms(jacobian[a] - derivative[a]), rms(exact[a] - derivative[a])
-        assert off < max(1.3 * least, 0.2 * rms(derivative[a])), f"column {a}"
+        assert rms(jacobian[a] - derivative[a]) < 0.05 * rms(derivative[a]), f"column {a}"
+
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("seed", range(6))
+def test_fast_follows_the_exact_renderer_over_any_pose(path, seed):
+    """Random orientations, flips, spacings, cut off at their faces, pixels of up to one voxel, windows of all widths.
+
+    Some 30 planes of sharp texture are noisier than a chest.
+    """
+    volume, pose = oblique(seed, texture(seed)), any_pose(seed)
+    prepared = Prepared(volume)
+    for pitch in (0.9, 1.6, 2.2):
+        carm = CArm((61, 70), (pitch, 1.1 * pitch), 1020, 765, (30.3, 36.1))
+        right, exact = project(prepared, carm, pose, jacobian=True, path=path)
+        picture, jacobian = project(prepared, carm, pose, jacobian=True, fast=True, path=path)
+        assert not np.array_equal(picture, right)  # it did not fall back
+        assert rms(picture - right) < 2e-3 * rms(right)
+        for a in range(6):
+            assert rms(jacobian[a] - exact[a]) < 0.05 * rms(exact[a]), f"column {a}"
 
 
 @pytest.mark.parametrize("path", paths())
 def test_fast_paths_agree_to_rounding(path):
-    """The same words and weights everywhere: only the order of a few float sums differs."""
+    """The same bytes everywhere; where a position's last of 12 bits is rounded otherwise, a weight differs by 1/127."""
+    carm = CArm((40, 52), (1.6, 1.7), 1020, 765, (23.7, 18.2))
     for seed in range(3):
         volume, pose = oblique(seed, texture(seed)), any_pose(seed)
-        one = project(volume, CARM, pose, jacobian=True, fast=True, path=paths()[0])
-        other = project(volume, CARM, pose, jacobian=True, fast=True, path=path)
-        assert rms(one[0] - other[0]) < 1e-5 * rms(one[0])
+        one = project(volume, carm, pose, jacobian=True, fast=True, path=paths()[0])
+        other = project(volume, carm, pose, jacobian=True, fast=True, path=path)
+        assert rms(one[0] - other[0]) < 1e-4 * rms(one[0])
         for a in range(6):
-            assert rms(one[1][a] - other[1][a]) < 1e-3 * rms(one[1][a])
+            assert rms(one[1][a] - other[1][a]) < 0.01 * rms(one[1][a])
 
 
 @pytest.mark.parametrize("path", paths())
 def test_fast_sees_metal_negative_values_and_cut_off_faces(path):
-    """The word's unit follows the range of the volume; sums of eight words of 12 bits just fit 16 bits."""
+    """The byte's unit follows the range of the volume; what does not fit a byte is computed the slow way."""
     data = texture(2, smooth=3.0)
     data[10:20, 10:25, 8:18] = 0.9
     for signed in (data, data - 0.05, np.full_like(data, 0.02)):

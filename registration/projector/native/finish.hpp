@@ -6,8 +6,9 @@
 // -(r x q + t) as seen from the volume. A shift t: ds = -M t, slopes unchanged. A turn r about the source: ds = 0,
 // dd = -M (r x w), and L changes by -L ddz / dz since |w| does not. A turn about the isocenter is a turn about the
 // source and the shift r x source.
-static void write_row(const View& view, const Out& out, int row, int u0, int n, const float* s, const float* x0,
-                      const float* x1, const float* y0, const float* y1) {
+static void write_row(const View& view, const Out& out, int row, int u0, int n, const float* __restrict s,
+                      const float* __restrict x0, const float* __restrict x1, const float* __restrict y0,
+                      const float* __restrict y1) {
     const std::ptrdiff_t pixels = out.apart, first = static_cast<std::ptrdiff_t>(row - out.first) * view.w + u0;
     const float* m = view.m;
     const float wy = view.ay + row * view.pv, wz = -view.sdd;

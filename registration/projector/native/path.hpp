@@ -46,41 +46,34 @@ struct Out {
 
 using Rows = void (*)(const Planes&, const View&, const Out&, int row0, int row1);
 
-// The same volume for the sheared renderer: 12-bit words, `unit` 1/mm each, [group][y][plane of 8][x], `pitch` words a
-// row of which the first EDGE are zero, then nx voxels, then zeros. boxes: for each group first and last x and y of
-// what is not zero (first > last: nothing).
-constexpr int GROUP = 8, EDGE = 2, LARGEST = 4095;
-struct Slabs {
-    const std::int16_t* data;
-    const std::int32_t* boxes;
-    int nx, ny, nz, pitch;
+// The volume in bytes, 1/mm each `unit`, for the quick renderer: strips along z, each plane of a strip TALL rows of `width`
+// voxels, a strip every `stride` voxels and every APART rows, so that a window lies within one strip wherever it begins
+// and a ray that goes on along z goes on in memory. The first strip begins LEFT voxels before the volume and ABOVE it.
+constexpr int APART = 32, TALL = 40;
+constexpr int LEFT = 16, ABOVE = 8, FINE = 64;
+struct Bricks {
+    const std::uint8_t *data, *fine;  // v = unit (data + (fine - 128) / FINE)
+    int nx, ny, nz, columns, rows, strip;
     float unit;
 };
 
-// Rays at equal steps of the two slopes: column i has mx = mx0 + i dx, row j has my = my0 + j dy.
-struct Grid {
-    int w, h, pitch;      // pitch: w rounded up to 32
-    double mx0, my0, dx, dy;
+struct Shape {  // of a path's bricks: bytes in a row, voxels between strips
+    int width, stride;
 };
 
-// One projection on a grid: five pictures [5][h][pitch] of sums, then five numbers (of 8) a cell for the warp.
-struct Sheared {
-    Slabs volume;
-    View view;
-    Grid grid;
-    float* sums;
-    float* cells;
-};
+constexpr int TILE = 64;  // pixels of a row that are worked on together
+// Floats that `patches` wants for itself, aligned to 64 bytes: at most 12 a pixel, and five sums for a row of patches.
+inline std::size_t patch_scratch(int w, int rows) {
+    const std::size_t wide = w < TILE ? (static_cast<std::size_t>(w) + 3) / 4 * 4 : TILE;
+    return (wide * ((static_cast<std::size_t>(rows) + 3) / 4 * 4) * 12 + wide * 5 * 4 + 15) / 16 * 16;
+}
 
 struct Path {
     const char* name;
     Rows direct;
-    void (*shear)(const Sheared&, bool gradient, int row0, int row1, void* scratch);  // rows of the grid
-    void (*warp)(const Sheared&, const Out&, int row0, int row1);                     // rows of the picture
+    void (*patches)(const Bricks&, const View&, const Out&, int row0, int row1, float* scratch);
+    Shape bricks;
 };
-
-// Bytes that `shear` wants for itself, aligned to 64.
-inline std::size_t scratch_bytes(const Grid& g) { return static_cast<std::size_t>(g.pitch) * GROUP * 16 + 4096; }
 
 extern const Path portable;
 #ifdef FLUORONAV_X86

@@ -41,62 +41,108 @@ inline M between(F x, F low, F high) {
 inline F add_if(M m, F a, F b) { return _mm256_add_ps(a.v, _mm256_and_ps(m.v, b.v)); }
 inline F iota(float first) { return _mm256_add_ps(_mm256_set1_ps(first), _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7)); }
 inline void store(float* p, F a) { _mm256_storeu_ps(p, a.v); }
-
-// Sixteen 16-bit words.
-struct W {
-    static constexpr int LANES = 16;
-    __m256i v;
-    W() = default;
-    W(__m256i x) : v(x) {}
-};
-inline W load(const std::int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-inline void store(std::int16_t* p, W a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
-inline W words(int x) { return _mm256_set1_epi16(static_cast<std::int16_t>(x)); }
-inline W operator+(W a, W b) { return _mm256_add_epi16(a.v, b.v); }
-inline W operator-(W a, W b) { return _mm256_sub_epi16(a.v, b.v); }
-inline W times(W a, W b) { return _mm256_mulhrs_epi16(a.v, b.v); }
-inline void to_floats(W a, F* out) {
-    out[0] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(a.v)));
-    out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(a.v, 1)));
-}
 inline F load(const float* p) { return _mm256_loadu_ps(p); }
 
-constexpr int WINDOW = 16;  // words that one run of columns may reach over
-constexpr int RUN = 8;      // columns that share a window: a shuffle takes eight words out of eight
-inline int encoded(int index) { return index * 0x0202 + 0x0100; }  // the two bytes of a word
-
-inline __m256i two(const std::int16_t* a, const std::int16_t* b) {
+inline __m256i two(const std::uint8_t* a, const std::uint8_t* b) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a))),
                                    _mm_loadu_si128(reinterpret_cast<const __m128i*>(b)), 1);
 }
 
-// Columns c .. c + W::LANES of a row: values and differences of neighbours. narrow: eight words hold all taps.
-inline void resampled(const std::int16_t* row, const std::int32_t* base, const std::int16_t* index,
-                      const std::int16_t* weight, bool narrow, W& value, W& difference) {
-    const std::int16_t *a = row + base[0], *b = row + base[1];
-    const __m256i first = load(index).v, second = _mm256_add_epi16(first, _mm256_set1_epi16(0x0202));
-    const __m256i low = two(a, b);
-    __m256i f0, f1;
-    if (narrow) {
-        f0 = _mm256_shuffle_epi8(low, first), f1 = _mm256_shuffle_epi8(low, second);
-    } else {  // a control byte of 128 and more gives zero: each tap comes from the half that has it
-        const __m256i high = two(a + 8, b + 8), past = _mm256_set1_epi8(0x70), back = _mm256_set1_epi8(0x10);
-        f0 = _mm256_or_si256(_mm256_shuffle_epi8(low, _mm256_adds_epu8(first, past)),
-                             _mm256_shuffle_epi8(high, _mm256_sub_epi8(first, back)));
-        f1 = _mm256_or_si256(_mm256_shuffle_epi8(low, _mm256_adds_epu8(second, past)),
-                             _mm256_shuffle_epi8(high, _mm256_sub_epi8(second, back)));
+// A patch is 4 x 2 pixels in two parts of 2 x 2; the window of a part, 4 x 4 voxels, is what a shuffle can look up.
+constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 2, WIDTH = 4, STRIDE = 2, STRIDE_BITS = 1;
+constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+inline F lane_u() { return _mm256_setr_ps(0, 1, 0, 1, 2, 3, 2, 3); }
+inline F lane_v() { return _mm256_setr_ps(0, 0, 1, 1, 0, 0, 1, 1); }
+inline void put(float* to, int pitch, F a) {
+    const __m256 rows = _mm256_permutevar8x32_ps(a.v, _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));
+    _mm_storeu_ps(to, _mm256_castps256_ps128(rows)), _mm_storeu_ps(to + pitch, _mm256_extractf128_ps(rows, 1));
+}
+
+struct Windows {
+    std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
+};
+struct Steps {
+    __m256i at, by, over;  // over: what STEP steps miss by rounding
+};
+struct Tally {
+    __m256i s, x, y;
+};
+inline void clear(Tally& t) { t.s = t.x = t.y = _mm256_setzero_si256(); }
+inline void add(Tally& a, const Tally& b) { a.x = _mm256_add_epi32(a.x, b.x), a.y = _mm256_add_epi32(a.y, b.y); }
+inline F to_float(__m256i a) { return _mm256_cvtepi32_ps(a); }
+inline F slope_x(const Tally& t) { return to_float(t.x); }
+inline F slope_y(const Tally& t) { return to_float(t.y); }
+inline __m256i fixed(F a, float one) { return _mm256_cvtps_epi32(_mm256_mul_ps(a.v, _mm256_set1_ps(one))); }
+inline __m256i both(__m256i x, __m256i y) { return _mm256_add_epi32(_mm256_slli_epi32(y, 16), x); }
+inline Steps steps_of(F x, F y, F dx, F dy) {
+    const __m256i step = both(fixed(dx, 4096), fixed(dy, 4096)), far = both(fixed(dx, 4096 * STEP), fixed(dy, 4096 * STEP));
+    return {both(_mm256_and_si256(fixed(x, 4096), _mm256_set1_epi32(0xffff)), fixed(y, 4096)), step,
+            _mm256_sub_epi32(far, _mm256_slli_epi32(step, STEP_BITS))};
+}
+
+// The taps of eight rays, from a window each for the first and the second four of them.
+template <bool WIDE> static inline __m256i taken(const std::uint8_t* a, const std::uint8_t* b, int next, __m256i index, __m256i second) {
+    const __m256i near = _mm256_shuffle_epi8(two(a, b), index);
+    return WIDE ? _mm256_blendv_epi8(near, _mm256_shuffle_epi8(two(a + next, b + next), index), second) : near;
+}
+
+// Have what lies AHEAD planes further on ready by then.
+constexpr int AHEAD = 16;
+inline void ask(const std::uint8_t* window) {
+    _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
+}
+
+// Planes first .. last - 1 of the chunk, STEP of them if WHOLE. WIDE: eight columns in two tables.
+template <bool GRADIENT, bool WIDE, bool WHOLE>
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+    const __m256i low7 = _mm256_set1_epi32(0x007f007f), flip_x = low7, flip_y = _mm256_set1_epi32(0x0000007f);
+    const __m256i byte0 = _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    const __m256i byte2 = _mm256_setr_epi8(2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1, 2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1);
+    const __m256i apart_y = _mm256_set1_epi32(0x0001ffff);
+    const int next = WIDTH / STRIDE * v.strip;
+    for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
+        const std::ptrdiff_t a = w.offset[0][p], b = w.offset[1][p];
+        ask(v.data + a), ask(v.data + b);
+        const __m256i from = _mm256_sub_epi32(steps.at, _mm256_blend_epi32(_mm256_set1_epi32(w.origin[0][p]),
+                                                                           _mm256_set1_epi32(w.origin[1][p]), 0xf0));
+        steps.at = _mm256_add_epi32(steps.at, steps.by);
+        const __m256i whole = _mm256_srli_epi16(from, 12), part = _mm256_and_si256(_mm256_srli_epi16(from, 5), low7);
+        __m256i index, second = _mm256_setzero_si256();
+        if (WIDE) {  // a byte is x in its low, y in its high half
+            const __m256i place = _mm256_add_epi8(_mm256_shuffle_epi8(_mm256_madd_epi16(whole, _mm256_set1_epi32(0x00100001)), byte0),
+                                                  _mm256_set1_epi32(0x11100100));
+            index = _mm256_or_si256(_mm256_and_si256(place, _mm256_set1_epi8(3)),
+                                    _mm256_and_si256(_mm256_srli_epi16(place, 2), _mm256_set1_epi8(12)));
+            second = _mm256_slli_epi16(place, 5);
+        } else {
+            index = _mm256_add_epi8(_mm256_shuffle_epi8(_mm256_madd_epi16(whole, _mm256_set1_epi32(0x00040001)), byte0),
+                                    _mm256_set1_epi32(0x05040100));
+        }
+        const __m256i four = taken<WIDE>(v.data + a, v.data + b, next, index, second);
+        const __m256i weight_x = _mm256_xor_si256(_mm256_shuffle_epi8(part, byte0), flip_x);
+        const __m256i weight_y = _mm256_xor_si256(_mm256_shuffle_epi8(part, byte2), flip_y);
+        const __m256i rows = _mm256_maddubs_epi16(four, weight_x);
+        t.s = _mm256_add_epi32(t.s, _mm256_madd_epi16(rows, weight_y));
+        if (GRADIENT) {
+            ask(v.fine + a), ask(v.fine + b);
+            const __m256i fine = taken<WIDE>(v.fine + a, v.fine + b, next, index, second);
+            const __m256i dx = _mm256_add_epi16(_mm256_maddubs_epi16(four, _mm256_set1_epi32(0x40c040c0)),  // FINE, -FINE
+                                                _mm256_maddubs_epi16(fine, _mm256_set1_epi32(0x01ff01ff)));
+            t.x = _mm256_add_epi32(t.x, _mm256_madd_epi16(dx, weight_y));
+            const __m256i dy = _mm256_add_epi32(_mm256_slli_epi32(_mm256_madd_epi16(rows, apart_y), 6),
+                                                _mm256_madd_epi16(_mm256_maddubs_epi16(fine, weight_x), apart_y));
+            t.y = _mm256_add_epi32(t.y, dy);
+        }
     }
-    difference = _mm256_sub_epi16(f1, f0);
-    value = W(f0) + times(difference, load(weight));
+    steps.at = _mm256_add_epi32(steps.at, steps.over);
 }
 
 #include "direct.hpp"
 #include "finish.hpp"
-#include "shear.hpp"
-#include "warp.hpp"
+#include "patch.hpp"
 
 }  // namespace
 
-const Path avx2{"AVX2", direct, shear, warp};
+const Path avx2{"AVX2", direct, patches, {WIDTH, STRIDE}};
 
 }  // namespace projector

@@ -42,53 +42,94 @@ inline F iota(float first) {
                          _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
-
-// Thirty-two 16-bit words.
-struct W {
-    static constexpr int LANES = 32;
-    __m512i v;
-    W() = default;
-    W(__m512i x) : v(x) {}
-};
-inline W load(const std::int16_t* p) { return _mm512_loadu_si512(p); }
-inline void store(std::int16_t* p, W a) { _mm512_storeu_si512(p, a.v); }
-inline W words(int x) { return _mm512_set1_epi16(static_cast<std::int16_t>(x)); }
-inline W operator+(W a, W b) { return _mm512_add_epi16(a.v, b.v); }
-inline W operator-(W a, W b) { return _mm512_sub_epi16(a.v, b.v); }
-inline W times(W a, W b) { return _mm512_mulhrs_epi16(a.v, b.v); }
-inline void to_floats(W a, F* out) {
-    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(a.v)));
-    out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(a.v, 1)));
-}
 inline F load(const float* p) { return _mm512_loadu_ps(p); }
 
-constexpr int WINDOW = 64;  // words that one run of columns may reach over: two registers are one table
-constexpr int RUN = 32;     // columns that share a window
-inline int encoded(int index) { return index; }
+// A patch is 4 x 4 pixels; its window, 8 rows of 16 voxels, two registers that a permutation takes as one table.
+constexpr int PATCH_W = 4, PATCH_H = 4, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
+constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+inline F lane_u() { return _mm512_setr_ps(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3); }
+inline F lane_v() { return _mm512_setr_ps(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3); }
+inline void put(float* to, int pitch, F a) {
+    _mm_storeu_ps(to, _mm512_castps512_ps128(a.v)), _mm_storeu_ps(to + pitch, _mm512_extractf32x4_ps(a.v, 1));
+    _mm_storeu_ps(to + 2 * pitch, _mm512_extractf32x4_ps(a.v, 2)), _mm_storeu_ps(to + 3 * pitch, _mm512_extractf32x4_ps(a.v, 3));
+}
 
-// Columns c .. c + W::LANES of a row: values and differences of neighbours. narrow: 32 words hold all taps.
-inline void resampled(const std::int16_t* row, const std::int32_t* base, const std::int16_t* index,
-                      const std::int16_t* weight, bool narrow, W& value, W& difference) {
-    const std::int16_t* at = row + *base;
-    const __m512i first = load(index).v, second = _mm512_add_epi16(first, _mm512_set1_epi16(1)), low = load(at).v;
-    __m512i f0, f1;
-    if (narrow) {
-        f0 = _mm512_permutexvar_epi16(first, low), f1 = _mm512_permutexvar_epi16(second, low);
-    } else {
-        const __m512i high = load(at + 32).v;
-        f0 = _mm512_permutex2var_epi16(low, first, high), f1 = _mm512_permutex2var_epi16(low, second, high);
+struct Windows {
+    std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
+};
+struct Steps {
+    __m512i at, by, over;  // over: what STEP steps miss by rounding
+};
+struct Tally {
+    __m512i s, x, y, fine_x, fine_y;
+};
+inline void clear(Tally& t) { t.s = t.x = t.y = t.fine_x = t.fine_y = _mm512_setzero_si512(); }
+inline void add(Tally& a, const Tally& b) {
+    a.x = _mm512_add_epi32(a.x, b.x), a.fine_x = _mm512_add_epi32(a.fine_x, b.fine_x);
+    a.y = _mm512_add_epi32(a.y, b.y), a.fine_y = _mm512_add_epi32(a.fine_y, b.fine_y);
+}
+inline F to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
+inline F slope_x(const Tally& t) { return fma(to_float(t.x), F(FINE), to_float(t.fine_x)); }
+inline F slope_y(const Tally& t) { return fma(to_float(t.y), F(FINE), to_float(t.fine_y)); }
+inline __m512i fixed(F a, float one) { return _mm512_cvtps_epi32(_mm512_mul_ps(a.v, _mm512_set1_ps(one))); }
+inline __m512i both(__m512i x, __m512i y) { return _mm512_add_epi32(_mm512_slli_epi32(y, 16), x); }
+inline Steps steps_of(F x, F y, F dx, F dy) {
+    const __m512i step = both(fixed(dx, 4096), fixed(dy, 4096)), far = both(fixed(dx, 4096 * STEP), fixed(dy, 4096 * STEP));
+    return {both(_mm512_and_si512(fixed(x, 4096), _mm512_set1_epi32(0xffff)), fixed(y, 4096)), step,
+            _mm512_sub_epi32(far, _mm512_slli_epi32(step, STEP_BITS))};
+}
+
+// Four bytes a ray, each the eight bits of its position from a bit on.
+inline __m512i bits(__m512i at, int bit) {
+    const long long both = 0x0101010101010101LL * bit + 0x2020202000000000LL;
+    return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(both), at);
+}
+// Written out: the compiler copies the sums back and forth around its own names for these.
+inline void add_words(__m512i& sum, __m512i a, __m512i b) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+inline void add_bytes(__m512i& sum, __m512i a, __m512i b) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+constexpr int PICK = 0xca, FLIP = 0x28;  // ternary logic of (a, b, c): a ? b : c, and (a ^ b) & c
+
+// Have what lies AHEAD planes further on ready by then.
+constexpr int AHEAD = 16;
+inline void ask(const std::uint8_t* window) {
+    _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
+}
+
+// Planes first .. last - 1 of the chunk, STEP of them if WHOLE.
+template <bool GRADIENT, bool, bool WHOLE>
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+    const __m512i low4 = _mm512_set1_epi8(15), taps = _mm512_set1_epi32(0x11100100), low7 = _mm512_set1_epi8(127);
+    const __m512i flip_x = _mm512_set1_epi32(0x007f007f), flip_y = _mm512_set1_epi32(0x00007f7f), zero = _mm512_setzero_si512();
+    const __m512i words = _mm512_set1_epi32(0x00ff00ff);
+    for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
+        const std::uint8_t* window = v.data + w.offset[0][p];
+        ask(window), ask(window + 64);
+        const __m512i from = _mm512_sub_epi32(steps.at, _mm512_set1_epi32(w.origin[0][p]));
+        steps.at = _mm512_add_epi32(steps.at, steps.by);
+        const __m512i index = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
+        const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + 64));
+        const __m512i weight_x = _mm512_ternarylogic_epi32(bits(from, 5), flip_x, low7, FLIP);
+        const __m512i weight_y = _mm512_ternarylogic_epi32(bits(from, 21), flip_y, low7, FLIP);
+        add_words(t.s, _mm512_maddubs_epi16(four, weight_x), _mm512_and_si512(weight_y, words));
+        if (GRADIENT) {
+            const std::uint8_t* finer = v.fine + w.offset[0][p];
+            ask(finer), ask(finer + 64);
+            const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + 64));
+            const __m512i along_x = _mm512_mask_sub_epi8(weight_y, 0x5555555555555555ULL, zero, weight_y);
+            const __m512i along_y = _mm512_mask_sub_epi8(weight_x, 0x3333333333333333ULL, zero, weight_x);
+            add_bytes(t.x, four, along_x), add_bytes(t.fine_x, fine, along_x);
+            add_bytes(t.y, four, along_y), add_bytes(t.fine_y, fine, along_y);
+        }
     }
-    difference = _mm512_sub_epi16(f1, f0);
-    value = W(f0) + times(difference, load(weight));
+    steps.at = _mm512_add_epi32(steps.at, steps.over);
 }
 
 #include "direct.hpp"
 #include "finish.hpp"
-#include "shear.hpp"
-#include "warp.hpp"
+#include "patch.hpp"
 
 }  // namespace
 
-const Path avx512{"AVX-512", direct, shear, warp};
+const Path avx512{"AVX-512", direct, patches, {WIDTH, STRIDE}};
 
 }  // namespace projector

@@ -37,43 +37,80 @@ inline M between(F x, F low, F high) { M out; EACH out.v[i] = x.v[i] >= low.v[i]
 inline F add_if(M m, F a, F b) { EACH a.v[i] += m.v[i] ? b.v[i] : 0.f; return a; }
 inline F iota(float first) { F out; EACH out.v[i] = first + static_cast<float>(i); return out; }
 inline void store(float* p, F a) { EACH p[i] = a.v[i]; }
-
-// Eight 16-bit words.
-struct W {
-    static constexpr int LANES = 8;
-    std::int16_t v[LANES];
-};
-inline W load(const std::int16_t* p) { W a; EACH a.v[i] = p[i]; return a; }
-inline void store(std::int16_t* p, W a) { EACH p[i] = a.v[i]; }
-inline W words(int x) { W a; EACH a.v[i] = static_cast<std::int16_t>(x); return a; }
-inline W operator+(W a, W b) { EACH a.v[i] = static_cast<std::int16_t>(a.v[i] + b.v[i]); return a; }
-inline W operator-(W a, W b) { EACH a.v[i] = static_cast<std::int16_t>(a.v[i] - b.v[i]); return a; }
-inline W times(W a, W b) { EACH a.v[i] = static_cast<std::int16_t>((a.v[i] * b.v[i] + 0x4000) >> 15); return a; }
-inline void to_floats(W a, F* out) { EACH out[0].v[i] = static_cast<float>(a.v[i]); }
 inline F load(const float* p) { F a; EACH a.v[i] = p[i]; return a; }
 #undef EACH
 
-constexpr int WINDOW = 40;     // words that one run of columns may reach over
-constexpr int RUN = 8;         // columns that share a window
-inline int encoded(int index) { return index; }
+// A patch is 4 x 2 pixels; its window 16 x 9 voxels.
+constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
+constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+inline F lane_u() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i % 4); return a; }
+inline F lane_v() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i / 4); return a; }
+inline void put(float* to, int pitch, F a) {
+    for (int i = 0; i < 8; ++i) to[i / 4 * pitch + i % 4] = a.v[i];
+}
 
-// Columns c .. c + W::LANES of a row: values and differences of neighbours, at the places of `Columns`.
-inline void resampled(const std::int16_t* window, const std::int32_t* base, const std::int16_t* index,
-                      const std::int16_t* weight, bool, W& value, W& difference) {
-    const std::int16_t* at = window + *base;
-    W first, second;
-    for (int i = 0; i < W::LANES; ++i) first.v[i] = at[index[i]], second.v[i] = at[index[i] + 1];
-    difference = second - first;
-    value = first + times(difference, load(weight));
+struct Windows {
+    std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
+};
+struct Steps {
+    std::uint32_t at[8], by[8], over[8];  // over: what STEP steps miss by rounding
+};
+struct Eight {
+    std::int32_t v[8];
+};
+struct Tally {
+    Eight s, x, y;
+};
+inline void clear(Tally& t) { t = Tally{}; }
+inline void add(Tally& a, const Tally& b) { for (int i = 0; i < 8; ++i) a.x.v[i] += b.x.v[i], a.y.v[i] += b.y.v[i]; }
+inline F to_float(const Eight& a) { F f; for (int i = 0; i < 8; ++i) f.v[i] = static_cast<float>(a.v[i]); return f; }
+inline F slope_x(const Tally& t) { return to_float(t.x); }
+inline F slope_y(const Tally& t) { return to_float(t.y); }
+inline std::uint32_t fixed(float a, float one) {
+    return static_cast<std::uint32_t>(static_cast<std::int32_t>(a * one + (a < 0 ? -0.5f : 0.5f)));
+}
+inline Steps steps_of(F x, F y, F dx, F dy) {
+    Steps out;
+    for (int i = 0; i < 8; ++i) {
+        out.at[i] = (fixed(y.v[i], 4096) << 16) + (fixed(x.v[i], 4096) & 0xffff);
+        out.by[i] = (fixed(dy.v[i], 4096) << 16) + fixed(dx.v[i], 4096);
+        out.over[i] = (fixed(dy.v[i], 4096 * STEP) << 16) + fixed(dx.v[i], 4096 * STEP) - STEP * out.by[i];
+    }
+    return out;
+}
+
+// Planes first .. last - 1 of the chunk.
+template <bool GRADIENT, bool, bool>
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+    for (int p = first; p < last; ++p) {
+        const std::uint8_t *window = v.data + w.offset[0][p], *finer = v.fine + w.offset[0][p];
+        const std::uint32_t origin = static_cast<std::uint32_t>(w.origin[0][p]);
+        for (int i = 0; i < 8; ++i) {
+            const std::uint32_t from = steps.at[i] - origin;
+            steps.at[i] += steps.by[i];
+            const std::uint32_t place = (from >> 28) * WIDTH + (from >> 12 & 15);
+            const std::uint8_t* at = window + place;
+            const int wx = from >> 5 & 127, wy = from >> 21 & 127;
+            const int d0 = at[1] - at[0], d1 = at[WIDTH + 1] - at[WIDTH];
+            const int r0 = 127 * at[0] + wx * d0, r1 = 127 * at[WIDTH] + wx * d1;
+            t.s.v[i] += 127 * r0 + wy * (r1 - r0);
+            if (!GRADIENT) continue;
+            const std::uint8_t* f = finer + place;
+            const int e0 = f[1] - f[0], e1 = f[WIDTH + 1] - f[WIDTH];
+            const int x0 = FINE * d0 + e0, x1 = FINE * d1 + e1;
+            t.x.v[i] += 127 * x0 + wy * (x1 - x0);
+            t.y.v[i] += FINE * (r1 - r0) + 127 * (f[WIDTH] - f[0]) + wx * (e1 - e0);
+        }
+    }
+    for (int i = 0; i < 8; ++i) steps.at[i] += steps.over[i];
 }
 
 #include "direct.hpp"
 #include "finish.hpp"
-#include "shear.hpp"
-#include "warp.hpp"
+#include "patch.hpp"
 
 }  // namespace
 
-const Path portable{"portable C++", direct, shear, warp};
+const Path portable{"portable C++", direct, patches, {WIDTH, STRIDE}};
 
 }  // namespace projector

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// The quick renderer: Joseph's method on voxels of one byte, a patch of neighbouring pixels at a time.
+//
+// The rays of a small patch meet a plane within a few voxels of each other. That window of voxels is one or two loads,
+// and all taps of all rays come out of it by byte shuffles: no gathers, no grid between, every ray where it really runs.
+// The volume lies in bricks: columns of rows of WIDTH bytes, one column every STRIDE voxels, so that each window is
+// contiguous. Positions are 4.12 fixed point within the window, x in the low and y in the high half of 32 bits; they
+// start afresh every CHUNK planes and step in between. Weights have 7 bits, x's sum to 127 and y's to 127: multiply-adds
+// of integers, exact until CHUNK planes are over.
+//
+// One byte is enough for the picture, because its rounding errors are passed on from plane to plane and cancel along
+// the rays (1e-4); it is not for differences of neighbours (10 %). So a second byte holds 1/64 of the first one's
+// steps, and only the derivative reads it.
+//
+// Bound by arithmetic: some 21 instructions for sixteen rays and a plane with AVX-512 (12 without derivative), and all
+// of them shuffles, multiplications and additions of which two can run at a time. Planes are taken CHUNK at a time, so
+// that windows stay in the second cache while a tile of patches goes over them. Included like direct.hpp, after `run`, `Tally` and the shape of a patch.
+
+constexpr float MARGIN = 1 / 256.f;  // voxels by which fixed and floating point may disagree
+
+struct Cone {  // slopes of a patch's outermost rays, turned so that they belong to the distance |z - sz|
+    float x0, x1, y0, y1;
+};
+
+static inline Cone cone_of(const View& view, float way, int u0, int v0, int nu, int nv) {
+    Cone c{1e30f, -1e30f, 1e30f, -1e30f};
+    for (int i = 0; i < 4; ++i) {
+        const float u = static_cast<float>(u0 + (i & 1) * (nu - 1)), v = static_cast<float>(v0 + (i >> 1) * (nv - 1));
+        const float over = way / (view.base[2] + u * view.du[2] + v * view.dv[2]);
+        const float x = (view.base[0] + u * view.du[0] + v * view.dv[0]) * over;
+        const float y = (view.base[1] + u * view.du[1] + v * view.dv[1]) * over;
+        c.x0 = x < c.x0 ? x : c.x0, c.x1 = x > c.x1 ? x : c.x1;
+        c.y0 = y < c.y0 ? y : c.y0, c.y1 = y > c.y1 ? y : c.y1;
+    }
+    return c;
+}
+
+// Distances h at which c0 + h c1 > 0.
+static inline void where_positive(float c0, float c1, float& from, float& to) {
+    if (c1 > 0) from = -c0 / c1 > from ? -c0 / c1 : from;
+    else if (c1 < 0) to = -c0 / c1 < to ? -c0 / c1 : to;
+    else if (c0 <= 0) to = -1;
+}
+
+// The planes that a patch meets, k0 .. k1 (none: k0 > k1).
+static inline void planes_met(const Bricks& v, const View& view, const Cone& c, float way, int& k0, int& k1) {
+    const float sz = view.source[2], last = static_cast<float>(v.nz - 1);
+    float from = way > 0 ? -sz : sz - last, to = way > 0 ? last - sz : sz;
+    where_positive(static_cast<float>(v.nx) - view.source[0], -c.x0, from, to);
+    where_positive(view.source[0] + 1, c.x1, from, to);
+    where_positive(static_cast<float>(v.ny) - view.source[1], -c.y0, from, to);
+    where_positive(view.source[1] + 1, c.y1, from, to);
+    k0 = 0, k1 = -1;
+    if (from > to) return;
+    const float a = way > 0 ? sz + from : sz - to, b = way > 0 ? sz + to : sz - from;
+    k0 = static_cast<int>(a), k1 = static_cast<int>(b) + 1;  // a plane more at either end does no harm
+    k0 = k0 < 0 ? 0 : k0, k1 = k1 > v.nz - 1 ? v.nz - 1 : k1;
+}
+
+struct alignas(64) Patch {
+    float mx[F::W], my[F::W], s[F::W], x0[F::W], x1[F::W], y0[F::W], y1[F::W];
+    Cone all, own[PARTS];
+    int k0, k1;
+    float spread;  // widest difference of x's slope within a part
+};
+
+static inline void begin(const Bricks& v, const View& view, float way, int u0, int row, Patch& p) {
+    constexpr int NU = PATCH_W / PARTS;  // parts of a patch, side by side, have windows of their own
+    p.all = cone_of(view, way, u0, row, PATCH_W, PATCH_H);
+    planes_met(v, view, p.all, way, p.k0, p.k1);
+    p.spread = 0;
+    for (int i = 0; i < PARTS; ++i) {
+        p.own[i] = PARTS == 1 ? p.all : cone_of(view, way, u0 + i * NU, row, NU, PATCH_H);
+        p.spread = p.own[i].x1 - p.own[i].x0 > p.spread ? p.own[i].x1 - p.own[i].x0 : p.spread;
+    }
+    const F u = lane_u() + F(static_cast<float>(u0)), w = lane_v() + F(static_cast<float>(row)), zero(0.f);
+    F d[3] = {zero, zero, zero};
+    for (int a = 0; a < 3; ++a) d[a] = fma(u, F(view.du[a]), fma(w, F(view.dv[a]), F(view.base[a])));
+    const F over = F(1.f) / d[2];
+    store(p.mx, d[0] * over), store(p.my, d[1] * over);
+    store(p.s, zero), store(p.x0, zero), store(p.x1, zero), store(p.y0, zero), store(p.y1, zero);
+}
+
+// Where the windows of CHUNK planes from k on begin, for one part of a patch.
+static inline void windows(const Bricks& v, const View& view, const Cone& c, float way, int k, int part, Windows& out) {
+    const float h = way * (static_cast<float>(k) - view.source[2]);
+    const float x = view.source[0] + h * c.x0 + (LEFT - MARGIN), y = view.source[1] + h * c.y0 + (ABOVE - MARGIN);
+    const float dx = way * c.x0, dy = way * c.y0;
+    const int most_x = v.columns - 1 - WIDTH / STRIDE, most_y = v.rows - 1, at = k * (TALL * WIDTH);
+    for (int p = 0; p < CHUNK; ++p) {
+        const float t = static_cast<float>(p);
+        int column = static_cast<int>(x + t * dx) >> STRIDE_BITS, line = static_cast<int>(y + t * dy);
+        column = column < 0 ? 0 : column > most_x ? most_x : column;
+        const unsigned row = static_cast<unsigned>(line < 0 ? 0 : line > most_y ? most_y : line);
+        out.offset[part][p] = at + p * (TALL * WIDTH) + (column + static_cast<int>(row / APART) * v.columns) * v.strip + static_cast<int>(row % APART) * WIDTH;
+        out.origin[part][p] = (column << STRIDE_BITS & 15) << 12 | static_cast<int>(row << 28);
+    }
+}
+
+// The planes of one chunk. Sums of h df/dx come from the sums' own growth: with R what has been summed after each of
+// n turns of STEP planes, sum_g g X_g = n X - sum R.
+template <bool GRADIENT, bool WIDE>
+static inline void summed(const Bricks& v, const Windows& at, int planes, Steps& steps, float h, Patch& patch) {
+    Tally t, r;
+    clear(t), clear(r);
+    int p = 0;
+    for (; p + STEP <= planes; p += STEP) {
+        run<GRADIENT, WIDE, true>(v, at, p, p + STEP, steps, t);
+        if (GRADIENT) add(r, t);
+    }
+    float turns = static_cast<float>(p / STEP);
+    if (p < planes) {
+        run<GRADIENT, WIDE, false>(v, at, p, planes, steps, t);
+        if (GRADIENT) add(r, t), turns += 1;
+    }
+    store(patch.s, load(patch.s) + to_float(t.s));
+    if (!GRADIENT) return;
+    const F x = slope_x(t), y = slope_y(t), begun(h + 0.5f * (STEP - 1) + STEP * turns), step(-1.f * STEP);
+    store(patch.x0, load(patch.x0) + x), store(patch.x1, fma(begun, x, fma(step, slope_x(r), load(patch.x1))));
+    store(patch.y0, load(patch.y0) + y), store(patch.y1, fma(begun, y, fma(step, slope_y(r), load(patch.y1))));
+}
+
+// One patch through planes k .. k + CHUNK - 1 of the volume.
+template <bool GRADIENT> static inline void through(const Bricks& v, const View& view, float way, int k, Patch& p) {
+    const int ka = k > p.k0 ? k : p.k0, kb = k + CHUNK < p.k1 + 1 ? k + CHUNK : p.k1 + 1;
+    if (ka >= kb) return;
+    Windows at;
+    for (int i = 0; i < PARTS; ++i) windows(v, view, p.own[i], way, ka, i, at);
+    const float h = static_cast<float>(ka) - view.source[2], h1 = static_cast<float>(kb - 1) - view.source[2];
+    const F mx = load(p.mx), my = load(p.my);
+    Steps steps = steps_of(fma(F(h), mx, F(view.source[0] + LEFT)), fma(F(h), my, F(view.source[1] + ABOVE)), mx, my);
+    const float most = way * (way > 0 ? h1 : h);
+    if (most * p.spread + 2 * MARGIN < WIDTH - STRIDE - 1) summed<GRADIENT, false>(v, at, kb - ka, steps, h, p);
+    else summed<GRADIENT, true>(v, at, kb - ka, steps, h, p);
+}
+
+template <bool GRADIENT>
+static void tile_of(const Bricks& v, const View& view, const Out& out, int row0, int row1, int u0, int u1, float* scratch) {
+    const float way = view.source[2] < 0 ? 1.f : -1.f;
+    const int across = (u1 - u0 + PATCH_W - 1) / PATCH_W, down = (row1 - row0 + PATCH_H - 1) / PATCH_H;
+    Patch* const all = reinterpret_cast<Patch*>(scratch);
+    int k0 = v.nz, k1 = -1;
+    for (int i = 0; i < down * across; ++i) {
+        // patches below each other come after each other: their windows share lines
+        begin(v, view, way, u0 + i / down * PATCH_W, row0 + i % down * PATCH_H, all[i]);
+        if (all[i].k0 > all[i].k1) continue;
+        k0 = all[i].k0 < k0 ? all[i].k0 : k0, k1 = all[i].k1 > k1 ? all[i].k1 : k1;
+    }
+    for (int k = k0; k <= k1; k += CHUNK)
+        for (int i = 0; i < down * across; ++i) through<GRADIENT>(v, view, way, k, all[i]);
+    const F scale(v.unit / (127 * 127)), slope(v.unit / (127 * FINE));
+    float* const rows = scratch + static_cast<std::size_t>(down) * across * (sizeof(Patch) / sizeof(float));
+    const int pitch = across * PATCH_W;
+    const std::ptrdiff_t apart = static_cast<std::ptrdiff_t>(pitch) * PATCH_H;
+    for (int j = 0; j < down; ++j) {
+        for (int i = 0; i < across; ++i) {
+            const Patch& p = all[i * down + j];
+            float* to = rows + i * PATCH_W;
+            put(to, pitch, load(p.s) * scale);
+            if (!GRADIENT) continue;
+            put(to + apart, pitch, load(p.x0) * slope), put(to + 2 * apart, pitch, load(p.x1) * slope);
+            put(to + 3 * apart, pitch, load(p.y0) * slope), put(to + 4 * apart, pitch, load(p.y1) * slope);
+        }
+        for (int r = 0; r < PATCH_H && row0 + j * PATCH_H + r < row1; ++r) {
+            const float* s = rows + static_cast<std::ptrdiff_t>(r) * pitch;
+            write_row(view, out, row0 + j * PATCH_H + r, u0, u1 - u0, s, s + apart, s + 2 * apart, s + 3 * apart, s + 4 * apart);
+        }
+    }
+}
+
+static void patches(const Bricks& v, const View& view, const Out& out, int row0, int row1, float* scratch) {
+    for (int u = 0; u < view.w; u += TILE) {
+        const int end = u + TILE < view.w ? u + TILE : view.w;
+        if (out.jacobian) tile_of<true>(v, view, out, row0, row1, u, end, scratch);
+        else tile_of<false>(v, view, out, row0, row1, u, end, scratch);
+    }
+}
