@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluoronav.bench.figure import Figure, Progress
+from fluoronav.bench.peers import Nanodrr
 from fluoronav.bench.truth import Physics, fluoroscopy, random_motion, random_view, target_errors, targets_around
 from fluoronav.bench.truth import two_materials as materials_of
-from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, attenuation_from_hu
 from registration.ladder import binned
 
@@ -56,38 +56,21 @@ def figures(volume_hu: Volume, ours_ms: float, progress: Progress, *, seed: int 
 
 def descended(volume: Volume, picture: Array, carm: CArm, start: Float64) -> Float64:
     """carm_from_patient after all steps from a start. Raises BadInput without torch and nanodrr."""
-    try:
-        import torch
-        from nanodrr.camera import make_k_inv
-        from nanodrr.data import Subject
-        from nanodrr.drr import render
-    except ImportError as cause:
-        raise BadInput("nanodrr", got=f"not importable ({cause})", expected="the peer measured beside us",
-                       remedy="pip install 'fluoronav[peers,train]'") from cause
-    torch.set_num_threads(THREADS)
-    data = torch.from_numpy(np.array(volume.data))[None, None]
-    to_world = torch.from_numpy(np.array(volume.patient_from_index, np.float32))
-    subject = Subject(data, torch.zeros_like(data), to_world, to_world.inverse(),
-                      Subject._make_voxel_to_grid(data.shape), torch.from_numpy(volume.center_mm.astype(np.float32)),
-                      max_label=0, convert_to_mu=False)
-    # its camera looks along +z from the source: x and y as ours, z turned
-    carm_from_camera = np.diag([1.0, 1.0, -1.0, 1.0])
-    carm_from_camera[2, 3] = carm.sod_mm
-    camera = torch.from_numpy(carm_from_camera.astype(np.float32))
+    peer = Nanodrr(volume, THREADS, SAMPLES)
+    torch = peer.torch
+    camera = torch.from_numpy(peer.camera(carm).astype(np.float32))
     begin = torch.from_numpy(np.linalg.inv(start).astype(np.float32))
     turn, shift = (torch.zeros(3, requires_grad=True) for _ in range(2))
     weight = np.ones_like(picture)
     for k, steps in STEPS:
         small = carm.binned(k)
-        (pv, pu), (h, w) = small.pitch_mm_row_col, small.shape
-        k_inv, sdd = make_k_inv(small.sdd_mm, pu, pv, 0.0, 0.0, h, w), torch.tensor([small.sdd_mm])
         fixed = torch.from_numpy(np.array(binned(picture, weight, k, counts=True)[0]))
         adam = torch.optim.Adam([{"params": [turn], "lr": RATES[0]}, {"params": [shift], "lr": RATES[1]}])
         fade = torch.optim.lr_scheduler.ExponentialLR(adam, 0.1 ** (1 / steps))
         for _ in range(steps):
             adam.zero_grad()
             moved = begin @ _motion(torch, turn, shift) @ camera
-            made = render(subject, k_inv, moved[None], sdd, h, w, SAMPLES).reshape(h, w)
+            made = peer.picture(small, moved[None])
             (-_alike(torch, made, fixed)).backward()
             adam.step()
             fade.step()

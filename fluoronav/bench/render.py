@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fluoronav.bench.figure import Figure, Progress
+from fluoronav.bench.peers import Nanodrr
 from fluoronav.bench.real_chest import chest_volume
 from fluoronav.bench.truth import import_rtk, rtk_filter
 from registration.errors import BadInput
@@ -114,32 +115,13 @@ def differences(volume: Volume, carm: CArm, pose: Float64, step: float = 5e-4) -
 
 def nanodrr_ms(volume: Volume, carm: CArm, poses: list[Float64]) -> list[float]:
     """nanodrr (torch): forward and backward of the picture's sum with respect to the pose."""
-    try:
-        import torch
-        from nanodrr.camera import make_k_inv
-        from nanodrr.data import Subject
-        from nanodrr.drr import render
-    except ImportError as cause:
-        raise BadInput("nanodrr", got=f"not importable ({cause})", expected="the peer measured beside us",
-                       remedy="pip install 'fluoronav[peers,train]'") from cause
-    torch.set_num_threads(THREADS)
-    data = torch.from_numpy(np.array(volume.data))[None, None]
-    to_world = torch.from_numpy(np.array(volume.patient_from_index, np.float32))
-    subject = Subject(data, torch.zeros_like(data), to_world, to_world.inverse(),
-                      Subject._make_voxel_to_grid(data.shape), torch.from_numpy(volume.center_mm.astype(np.float32)),
-                      max_label=0, convert_to_mu=False)
-    (pv, pu), (h, w) = carm.pitch_mm_row_col, carm.shape
-    k_inv, sdd = make_k_inv(carm.sdd_mm, pu, pv, 0.0, 0.0, h, w), torch.tensor([carm.sdd_mm])
-    # its camera looks along +z from the source: x as ours, y and z turned, seen from the other side
-    carm_from_camera = np.diag([1.0, 1.0, -1.0, 1.0])
-    carm_from_camera[2, 3] = carm.sod_mm
-    out = []
+    peer, out = Nanodrr(volume, THREADS, SAMPLES), []
     for pose in poses:
-        start = torch.from_numpy((Rigid.inverse(pose) @ carm_from_camera).astype(np.float32))[None].requires_grad_()
+        start = peer.placed(carm, pose).requires_grad_()
 
         def both(start: Any = start) -> None:
             start.grad = None
-            render(subject, k_inv, start, sdd, h, w, SAMPLES).sum().backward()
+            peer.picture(carm, start).sum().backward()
 
         out.append(_ms(both, 3))
     return out
