@@ -57,7 +57,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A pose to begin from and the proposer it came from (`angles`, `search`, `network`, `landmarks`, `file`, `last`).
+    """A pose to begin from and the proposer it came from (`angles`, `search`, `landmarks`, `file`, `last`).
 
     refined: it has been refined to pictures of 64 pixels, so coarser ones have nothing to add.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where to begin when nothing is known? Poses from everywhere, from angles, a network or landmarks; the best go on.
+"""Where to begin when nothing is known? Poses from everywhere, from angles, or from a proposer; the best go on.
 
 All proposals climb the same way, coarse to fine, and only the best distinct ones are carried further. A picture
 from behind looks nearly like one from the front: which is right shows first at 64 pixels, so both get there.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from registration.ladder import Ladder
     from registration.volume_model import VolumeModel
 
-# Starts for a picture, from whatever knows something about it (a network, a person); may be none.
+# Starts for a picture, from whatever knows something about it; may be none.
 Proposer = Callable[[View], Sequence[Start]]
 
 # Of some 13,000 combinations of direction, depth and roll the right one is among the first ten of nearly all pictures

@@ -7,7 +7,9 @@ import pytest
 if not hasattr(pytest.importorskip("itk"), "RTK"):
     pytest.skip("itk-rtk makes the truth (pip install 'fluoronav[test]')", allow_module_level=True)
 
+from fluoronav.bench.gate_scenes import bent
 from fluoronav.bench.real_chest import CARM, chest_volume, register_many
+from fluoronav.bench.search import searched
 from fluoronav.bench.truth import Physics, fluoroscopy, rtk_line_integrals, two_materials
 from registration.geometry import Rigid, Volume, attenuation_from_hu, carm_from_patient_at
 from registration.model import Settings, Start, View
@@ -45,6 +47,13 @@ def test_eight_starts_end_within_two_millimeters(chest):
     assert errors.max() < 2.0
     assert np.median(projected) < 0.15
     assert accepted.all()
+
+
+def test_pictures_in_any_rotation_are_found_without_a_start_and_another_patients_are_refused(chest):
+    found = searched(chest, chest, CARM, 4, lambda done, text: None, seed=3)
+    assert all(case.right for case in found), found
+    foreign = searched(chest, bent(chest.resampled(3.0), 12.0, 0.94, 12), CARM, 2, lambda done, text: None, seed=4)
+    assert not any(case.accepted for case in foreign), foreign
 
 
 def test_the_mirrored_patient_is_refused(chest):

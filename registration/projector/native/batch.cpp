@@ -31,7 +31,7 @@ template <class T> static nb::object array(std::vector<T> values, std::vector<st
 // numbers: rows, columns, pitch along rows and columns, SDD, SOD, principal point u, v; see place.hpp.
 static Arm arm_of(const Numbers& numbers) {
     const double* n = numbers.data();
-    if (numbers.shape(0) != 8 || n[0] < 3 || n[1] < 3) throw nb::value_error("a C-arm is eight numbers and 3 x 3 pixels at least");
+    if (numbers.shape(0) != 8 || n[0] < 3 || n[1] < 3) throw nb::value_error("a C-arm is eight numbers, 3 x 3 pixels at least");
     return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]};
 }
 
@@ -59,11 +59,13 @@ static Pose pose_of(const double* m) {
     return p;
 }
 
-static nb::object pictures(Block i, Block j, Block k, Matrix index, Numbers numbers, Poses poses, int threads, const std::string& path) {
+static nb::object pictures(Block i, Block j, Block k, Matrix index, Numbers numbers, Poses poses, int threads,
+                           const std::string& path) {
     const Path& p = path_named(path);
     const Matter matter = matter_of(i, j, k, index);
     const Arm arm = arm_of(numbers);
-    const std::size_t n = poses.shape(0), h = static_cast<std::size_t>(arm.h), w = static_cast<std::size_t>(arm.w), pixels = h * w;
+    const auto h = static_cast<std::size_t>(arm.h), w = static_cast<std::size_t>(arm.w);
+    const std::size_t n = poses.shape(0), pixels = h * w;
     std::vector<float> out(n * pixels);
     {
         nb::gil_scoped_release release;
@@ -100,8 +102,8 @@ static nb::tuple climbed(Block i, Block j, Block k, Matrix index, Numbers number
     return nb::make_tuple(array(std::move(out), {n, 4, 4}), array(std::move(r), {n}));
 }
 
-static nb::tuple swept(Block computed, double pitch, Picture fixed, Picture weight, Numbers numbers, Turns turns, int reach_u, int reach_v,
-                       int threads) {
+static nb::tuple swept(Block computed, double pitch, Picture fixed, Picture weight, Numbers numbers, Turns turns,
+                       int reach_u, int reach_v, int threads) {
     const Arm arm = arm_of(numbers);
     const Sweep sweep{static_cast<int>(computed.shape(1)), pitch, reach_u, reach_v};
     if (computed.shape(1) != computed.shape(2) || reach_u < 0 || reach_v < 0 || !fits(fixed, arm) || !fits(weight, arm))
@@ -130,11 +132,11 @@ static nb::tuple swept(Block computed, double pitch, Picture fixed, Picture weig
 }
 
 void projector::add_batch(nb::module_& m) {
-    m.def("pictures", &pictures, nb::arg("i"), nb::arg("j"), nb::arg("k"), nb::arg("index"), nb::arg("numbers"), nb::arg("poses"),
-          nb::arg("threads"), nb::arg("path"));
+    m.def("pictures", &pictures, nb::arg("i"), nb::arg("j"), nb::arg("k"), nb::arg("index"), nb::arg("numbers"),
+          nb::arg("poses"), nb::arg("threads"), nb::arg("path"));
     m.def("climbed", &climbed, nb::arg("i"), nb::arg("j"), nb::arg("k"), nb::arg("index"), nb::arg("numbers"), nb::arg("poses"),
-          nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("iterations"), nb::arg("tolerance_px"), nb::arg("threads"),
-          nb::arg("path"));
-    m.def("swept", &swept, nb::arg("computed"), nb::arg("pitch"), nb::arg("fixed"), nb::arg("weight"), nb::arg("numbers"), nb::arg("turns"),
-          nb::arg("reach_u"), nb::arg("reach_v"), nb::arg("threads"));
+          nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("iterations"), nb::arg("tolerance_px"),
+          nb::arg("threads"), nb::arg("path"));
+    m.def("swept", &swept, nb::arg("computed"), nb::arg("pitch"), nb::arg("fixed"), nb::arg("weight"), nb::arg("numbers"),
+          nb::arg("turns"), nb::arg("reach_u"), nb::arg("reach_v"), nb::arg("threads"));
 }
