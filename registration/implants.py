@@ -126,11 +126,9 @@ class ImplantModel:
             if all(_turned(a.fit.pose, k.fit.pose) > 0.7 for k in kept):
                 kept.append(a)
         best = max((self._fine(scene, a.fit.pose, a.start) for a in kept[:3]), key=lambda a: a.fit.agreement)
-        if best.fit.agreement < LEAST_AGREEMENT or best.fit.seen < LEAST_SEEN:
-            return Registration.lost(
-                f"the implant's outline does not lie on edges of metal: {best.fit.seen:.0%} of it has one, "
-                f"agreement {best.fit.agreement:.2f}; check implant, side and start",
-                start=best.start, similarity=best.fit.agreement)
+        misfit = unfit(best.fit)
+        if misfit:
+            return Registration.lost(misfit, start=best.start, similarity=best.fit.agreement)
         twins = self._twins(scene, best.fit.pose)
         if twins and twins[0].agreement > best.fit.agreement - TWIN_MARGIN:
             # where a twin is near, the answer may itself be one: its twin's twins are looked at too
@@ -190,6 +188,14 @@ class ImplantModel:
         return Registration(outcome, why, f.pose, spread.covariance, error, f.agreement, best.start,
                             alternatives=others if outcome is Outcome.AMBIGUOUS else (),
                             quality=numbers)
+
+
+def unfit(f: EdgeFit) -> str:
+    """Why a fit cannot be the implant in the picture; empty where it may be."""
+    if f.agreement >= LEAST_AGREEMENT and f.seen >= LEAST_SEEN:
+        return ""
+    return (f"the implant's outline does not lie on edges of metal: {f.seen:.0%} of it has one, agreement "
+            f"{f.agreement:.2f}; check implant, side and start")
 
 
 def _turned(a: Float64, b: Float64) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from registration.confidence import error_at
 from registration.curve_fit import SINGLE_TURN_DEG, Curves, Fit, Seen, fit, judged, rivalry, spread_of_fit
 from registration.errors import BadInput
-from registration.geometry import Float64, Rigid, carm_from_patient_at
+from registration.geometry import CArm, Float64, Rigid, carm_from_patient_at
 from registration.line_search import best_shifts
 from registration.model import Settings, Start, View
 from registration.result import ErrorEstimate, Outcome, Registration
@@ -176,7 +176,7 @@ class VesselModel:
         for turn in turns:
             about = np.eye(4)
             about[:3, :3], about[:3, 3] = turn, center - turn @ center
-            for start in _tilted(about @ pose, center):
+            for start in tilted(about @ pose, center):
                 p = fit(few, thin, start, COARSE_SCALES_MM[1:], 8)
                 if not proper or not _same(p, pose):
                     found.append(judged(few, thin, p))
@@ -200,19 +200,25 @@ def _too_little(skeleton: Skeleton, view: View) -> str:
     return ""
 
 
+def unfit(f: Fit) -> str:
+    """Why a fit cannot be the tree in the picture; empty where it may be."""
+    plain = f.seen_mm <= WORST_SEEN_MM and f.explained >= LEAST_EXPLAINED and f.filled >= LEAST_FILLED
+    cluttered = (f.explained >= CLUTTERED_EXPLAINED and f.filled >= CLUTTERED_FILLED
+                 and f.tight >= CLUTTERED_TIGHT)
+    if plain or cluttered:
+        return ""
+    return (f"the tree does not fit the vessels seen: {f.explained:.0%} of them explained, mean distance "
+            f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast")
+
+
 def _gated(model: VesselModel, view: View, seen: Seen, skeleton: Skeleton, best: _Answer, twin: Fit | None,
            reflected: Fit | None, settings: Settings) -> Registration:
     f = best.fit
     numbers = {"tight": f.tight, "seen_mm": f.seen_mm, "explained": f.explained, "filled": f.filled, "cost_mm": f.cost}
-    plain = f.seen_mm <= WORST_SEEN_MM and f.explained >= LEAST_EXPLAINED and f.filled >= LEAST_FILLED
-    cluttered = (f.explained >= CLUTTERED_EXPLAINED and f.filled >= CLUTTERED_FILLED
-                 and f.tight >= CLUTTERED_TIGHT)
-    if not (plain or cluttered):
-        return Registration.lost(
-            f"the tree does not fit the vessels seen: {f.explained:.0%} of them explained, mean distance "
-            f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast",
-            start=best.start.name, similarity=-f.cost)
-    target = model.target_mm if model.target_given else _middle(model.curves, f, view)
+    misfit = unfit(f)
+    if misfit:
+        return Registration.lost(misfit, start=best.start.name, similarity=-f.cost)
+    target = model.target_mm if model.target_given else middle_of(model.curves, f.pose, view.carm)
     length = len(skeleton) * view.carm.mm_per_px_at_isocenter
     spread = spread_of_fit(f.normal, f.residual_mm, f.weights, max(1.0, length / CORRELATION_MM), view.carm)
     error = None if spread is None else error_at(spread, view.carm, f.pose, target)
@@ -281,7 +287,7 @@ def _widest(lines: Polylines, surface: Mesh | None) -> float:
     return float(np.clip(2 * radius, 4.0, 40.0))
 
 
-def _tilted(pose: Float64, center: Float64) -> list[Float64]:
+def tilted(pose: Float64, center: Float64) -> list[Float64]:
     """The pose and four turned about the axes of the picture's plane (15 degrees)."""
     out = [pose]
     for rx, ry in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -312,10 +318,10 @@ def _distinct(answers: Sequence[_Answer], most: int) -> list[_Answer]:
     return kept
 
 
-def _middle(curves: Curves, f: Fit, view: View) -> Float64:
+def middle_of(curves: Curves, pose: Float64, carm: CArm) -> Float64:
     """Centroid (3,) of the tree inside the field of view, patient frame."""
-    uv = view.carm.project_patient(f.pose, curves.points)
-    rows, cols = view.carm.shape
+    uv = carm.project_patient(pose, curves.points)
+    rows, cols = carm.shape
     inside = ((uv >= 0) & (uv < [cols, rows])).all(1)
     return np.asarray((curves.points[inside] if inside.any() else curves.points).mean(axis=0))
 

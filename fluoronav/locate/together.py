@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pose for several files: what `register --joint` and `--bodies spine` do, on a case's CT."""
+"""One pose for several files: what `register --joint` and `--bodies spine` do, on a case's CT, vessels or
+implant."""
 
 from __future__ import annotations
 
@@ -16,8 +17,11 @@ from fluoronav.locate.registering import LONGEST, Located, Options, entry_of
 from fluoronav.locate.starts import InitEntry, read_init, starts_for
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Float64, Rigid, carm_from_room
+from registration.implants import ImplantModel
 from registration.joint import Joint, JointModel, RoomView
-from registration.model import Start
+from registration.joint_shapes import JointShape
+from registration.model import Model, Start
+from registration.vessels import VesselModel
 from registration.volume_model import VolumeModel
 
 if TYPE_CHECKING:
@@ -32,9 +36,9 @@ def register_together(case: Case, runs: Sequence[Run], options: Options, *,
     isocenter. Raises BadInput, BadGeometry.
     """
     _possible(case, runs, options)
-    whole = model_for_case(case, options.settings, by="volume", target_mm=options.target_mm)
-    assert isinstance(whole, VolumeModel)
-    center, what = center_of(case, "volume")
+    kind = options.by or kinds_of(case)[0]
+    whole = model_for_case(case, options.settings, by=kind, target_mm=options.target_mm)
+    center, what = center_of(case, kind)
     pictures = [next(iter(pictures_of(run, index=options.index))) for run in runs]
     places = _moved_with_table([_place(run, picture.frame) for run, picture in zip(runs, pictures, strict=True)],
                                [picture.frame for picture in pictures], say)
@@ -42,20 +46,29 @@ def register_together(case: Case, runs: Sequence[Run], options: Options, *,
         say(f"assumed: the isocenter is at {what}, {center.round(1).tolist()} mm (L, P, S)")
     for run, picture in zip(runs, pictures, strict=True):
         say(f"{run.name}: registered on {picture.note}")
-    model = JointModel(_bodies(whole, options, say), intrinsics=options.intrinsics)
+    bodies = _bodies(whole, options, say) if isinstance(whole, VolumeModel) else None
     begin = time.perf_counter()
-    views = [RoomView(view_of(p, LONGEST["volume"]), place) for p, place in zip(pictures, places, strict=True)]
+    views = [RoomView(view_of(p, LONGEST[kind]), place) for p, place in zip(pictures, places, strict=True)]
     starts = _starts(whole, runs, pictures, views, center, options)
-    found = model.register(views, starts, options.settings, whole=whole)
+    if isinstance(whole, VolumeModel) and bodies is not None:
+        model = JointModel(bodies, intrinsics=options.intrinsics)
+        found = model.register(views, starts, options.settings, whole=whole)
+    else:
+        assert isinstance(whole, VesselModel | ImplantModel)
+        found = JointShape(whole).register(views, starts, options.settings)
     elapsed = (time.perf_counter() - begin) * 1000
-    return [_located(run, picture, view, found, n, elapsed)
+    return [_located(run, picture, view, found, n, kind, elapsed)
             for n, (run, picture, view) in enumerate(zip(runs, pictures, views, strict=True))]
 
 
 def _possible(case: Case, runs: Sequence[Run], options: Options) -> None:
-    if options.by not in (None, "volume") or "volume" not in kinds_of(case):
-        raise BadInput("joint registration", got=options.by or " and ".join(kinds_of(case)) or "an empty case",
-                       expected="a case with a CT", remedy="register implants and vessels view by view")
+    kinds = kinds_of(case)
+    if not kinds or options.by not in (None, *kinds):
+        raise BadInput("joint registration", got=options.by or "an empty case", expected=" or ".join(kinds) or "a CT, "
+                       "vessels or an implant", remedy="choose what the case has, or create it again")
+    if (options.by or kinds[0]) != "volume" and (options.bodies != "one" or options.intrinsics != "stated"):
+        raise BadInput("joint registration", got=f"--bodies {options.bodies}, --intrinsics {options.intrinsics} by its "
+                       f"{options.by or kinds[0]}", expected="a case with a CT for these", remedy="leave them out")
     if options.all_frames:
         raise BadInput("--all-frames", got="with --joint or --bodies", expected="one picture of each run",
                        remedy="choose it with --index")
@@ -111,7 +124,7 @@ def _bodies(whole: VolumeModel, options: Options, say: Callable[[str], None]) ->
             for name, part in spine_and_rest(whole.attenuation, spine).items()}
 
 
-def _starts(whole: VolumeModel, runs: Sequence[Run], pictures: Sequence[Picture], views: Sequence[RoomView],
+def _starts(whole: Model, runs: Sequence[Run], pictures: Sequence[Picture], views: Sequence[RoomView],
             center: Float64, options: Options) -> list[Start]:
     """Poses of the first view: from angles or a search in it; from a file, what every view's pose says of it."""
     if options.init in ("angles", "search"):
@@ -125,10 +138,11 @@ def _starts(whole: VolumeModel, runs: Sequence[Run], pictures: Sequence[Picture]
     return [Start(p, "file") for p in (poses[:1] if len({id(e) for e in entries}) == 1 else poses)]
 
 
-def _located(run: Run, picture: Picture, view: RoomView, found: Joint, n: int, elapsed_ms: float) -> Located:
+def _located(run: Run, picture: Picture, view: RoomView, found: Joint, n: int, kind: str,
+             elapsed_ms: float) -> Located:
     answer = found.registrations[n]
     entry: dict[str, Any] = entry_of(answer, file=str(run.path), index=picture.index, elapsed_ms=elapsed_ms)
-    entry |= {"by": "volume", "picture": picture.note, "joint_views": len(found.registrations),
+    entry |= {"by": kind, "picture": picture.note, "joint_views": len(found.registrations),
               "carm_from_room": view.carm_from_room, "room_from_patient": found.room_from_patient}
     if answer.bodies:
         entry["bodies"] = {name: np.asarray(pose) for name, pose in answer.bodies.items()}

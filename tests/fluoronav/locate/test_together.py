@@ -95,7 +95,7 @@ def test_what_cannot_be_joined_is_refused(case: Any, files: tuple[list[Path], li
         register_together(case, runs[:1], options)
     with pytest.raises(BadInput, match="one picture of each run"):
         register_together(case, *opened(files, all_frames=True))
-    with pytest.raises(BadInput, match="a case with a CT"):
+    with pytest.raises(BadInput, match="expected volume"):
         register_together(case, *opened(files, by="vessels"))
     stated = json.loads(files[1][1].read_text())
     del stated["primary_deg"], stated["secondary_deg"]
