@@ -64,8 +64,10 @@ def _processor() -> Finding:
 def _projector() -> Finding:
     try:
         from registration.projector import projector_path
+        from registration.projector.gpu import unavailable
 
-        return Finding("projector", "good", projector_path())
+        gpu = unavailable()
+        return Finding("projector", "good", f"{projector_path()}; GPU: {gpu or 'there, by FLUORONAV_PROJECTOR=GPU'}")
     except ImportError as error:
         return Finding("projector", "broken", f"not built: {error}", "install again: make demo builds it")
 

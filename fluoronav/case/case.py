@@ -20,7 +20,9 @@ class Case:
     """A case folder, opened and checked. Everything is in the patient frame (L, P, S), mm.
 
     folder: where it lies; name: its pseudonym, such as CASE 7F3A
-    volume_hu: the CT in Hounsfield units; mr: an MR in its own units; None where there is none
+    volume_hu: the CT in Hounsfield units; mr: an MR in its own units, in the patient frame where it was registered
+    to the CT, else where its own header puts it; None where there is none
+    mr_match: how it was registered to the CT (ct_from_mr, matched, why and its figures); None where it was not tried
     surfaces, centerlines: vessels by name; implant: a mesh; path_mm (n, 3): the planned path
     target_mm (3,): always set; target_assumed: whether nobody gave it
     notes: lines that begin with read, derived, assumed or warning
@@ -39,6 +41,7 @@ class Case:
     target_assumed: bool
     notes: tuple[str, ...]
     checksum: str
+    mr_match: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Case:
@@ -63,7 +66,7 @@ class Case:
             path_mm=None if parts["path"] is None else read_only(load.array(parts["path"]["points"]), np.float64),
             target_mm=read_only(np.array(manifest["target_mm"], np.float64)),
             target_assumed=bool(manifest["target_assumed"]), notes=tuple(manifest["notes"]),
-            checksum=manifest["checksum"])
+            checksum=manifest["checksum"], mr_match=manifest.get("mr_match"))
 
 
 class _Loader:

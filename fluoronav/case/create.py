@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from fluoronav.case.case import Case, Packer
 from fluoronav.case.dicom_series import Progress, Series
-from fluoronav.case.fit import check_centerlines, check_inside, check_mr, check_target, default_target
+from fluoronav.case.fit import check_centerlines, check_inside, check_mr, check_target, default_target, laid_onto_ct
 from fluoronav.case.labels import centerline_of_surface, read_labels
 from fluoronav.case.names import unused, vessel_name
 from fluoronav.case.path_file import read_path
@@ -21,7 +21,8 @@ from fluoronav.case.store import check_place, write_case
 from fluoronav.case.volumes import is_volume_file, read_patient_volume
 from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
-from registration.geometry import Float64
+from registration.geometry import Float64, Volume
+from registration.multimodal import MrMatch
 from registration.shapes import Mesh, Polylines
 
 
@@ -32,6 +33,7 @@ class _Parts:
     notes: Notes = field(default_factory=Notes)
     ct: Series | None = None
     mr: Series | None = None
+    mr_match: MrMatch | None = None
     surfaces: dict[str, Mesh] = field(default_factory=dict)
     centerlines: dict[str, Polylines] = field(default_factory=dict)
     implant: Mesh | None = None
@@ -62,6 +64,8 @@ def create_case(folder: str | Path, *, ct: str | Path | None = None, vessels: Se
         report(0.5, "MR")
         parts.mr = read_patient_volume(Path(mr), "MR", parts.notes)
         check_mr(parts.mr, parts.ct, parts.notes)
+        if parts.ct is not None:
+            parts.mr_match = laid_onto_ct(parts.mr, parts.ct, parts.notes, lambda s, text: report(0.5 + 0.3 * s, text))
     _read_vessels(parts, [Path(v) for v in vessels], turn, report)
     if implant is not None:
         _read_implant(parts, Path(implant), turn)
@@ -123,6 +127,8 @@ def _write(place: Path, parts: _Parts, target: ArrayLike | None, force: bool) ->
 
     volume = None if parts.ct is None else parts.ct.volume
     mr = None if parts.mr is None else parts.mr.volume
+    if mr is not None and parts.mr_match is not None and parts.mr_match.matched:
+        mr = Volume(mr.data, parts.mr_match.ct_from_mr @ mr.patient_from_index)
     if target is None:
         target_mm, what = default_target(parts.implant, parts.centerlines, parts.surfaces, volume, mr)
         parts.notes.assumed(f"target: {what}, ({target_mm[0]:.1f}, {target_mm[1]:.1f}, {target_mm[2]:.1f}) mm")
@@ -138,6 +144,8 @@ def _write(place: Path, parts: _Parts, target: ArrayLike | None, force: bool) ->
                             for k, (name, m) in enumerate(parts.centerlines.items())},
             "implant": None if parts.implant is None else pack.mesh("implant", parts.implant),
             "path": pack.path(parts.path_mm)},
+        "mr_match": None if parts.mr_match is None else {
+            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(parts.mr_match).items()},
         "target_mm": np.asarray(target_mm, float).tolist(), "target_assumed": target is None,
         "notes": parts.notes.lines}
     write_case(place, pack.arrays, content, force=force)

@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fluoronav.case.dicom_series import Series
+from fluoronav.case.dicom_series import Progress, Series
 from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
 from registration.geometry import Float64, Volume
+from registration.multimodal import MrMatch, match_mr
 from registration.shapes import Mesh, Polylines
 
 NEAR_MM = 2.0  # outside of the surface: what rounding, smoothing and open ends take away
@@ -81,14 +82,29 @@ def check_mr(mr: Series, ct: Series | None, notes: Notes) -> None:
     if mr.frame_of_reference and mr.frame_of_reference == ct.frame_of_reference:
         notes.read("MR: in the same frame of reference as the CT")
     elif mr.frame_of_reference and ct.frame_of_reference:
-        notes.warn("MR: in another frame of reference than the CT, not registered to it")
+        notes.warn("MR: in another frame of reference than the CT")
     else:
-        notes.assumed("MR: in a frame of its own, not registered to the CT (no common frame of reference is stated)")
+        notes.assumed("MR: in a frame of its own (no common frame of reference is stated)")
     share = _share_inside(mr.volume.corners_mm, ct.volume), _share_inside(ct.volume.corners_mm, mr.volume)
     middle = _share_inside(mr.volume.center_mm[None], ct.volume)
     if max(*share, middle) == 0:
         notes.warn("MR: does not overlap the CT where the headers put them")
-    notes.read("MR: kept where its own header puts it; this version does not register MR to CT")
+
+
+def laid_onto_ct(mr: Series, ct: Series, notes: Notes, progress: Progress) -> MrMatch | None:
+    """How an MR lies in the CT, by mutual information; None where both state one frame, or where it is too small."""
+    if mr.frame_of_reference and mr.frame_of_reference == ct.frame_of_reference:
+        return None
+    try:
+        match = match_mr(mr.volume, ct.volume, progress=progress)
+    except BadInput as error:
+        notes.warn(f"MR: not registered to the CT ({error}); kept where its own header puts it")
+        return None
+    if match.matched:
+        notes.derived(f"MR: registered to the CT by mutual information ({match.why})")
+    else:
+        notes.warn(f"MR: does not match the CT ({match.why}); kept where its own header puts it")
+    return match
 
 
 def check_target(target: ArrayLike, ct: Series | None, notes: Notes) -> Float64:

@@ -80,7 +80,7 @@ def described(case: Case) -> dict[str, Any]:
 
     return {
         "case": str(case.folder), "name": case.name, "checksum": case.checksum,
-        "ct": volume(case.volume_hu), "mr": volume(case.mr),
+        "ct": volume(case.volume_hu), "mr": volume(case.mr), "mr_match": case.mr_match,
         "surfaces": {name: mesh(m) for name, m in case.surfaces.items()},
         "centerlines": {name: {"lines": len(p.lines), "points": len(p.points), "length_mm": p.length_mm,
                                "radius_mm": None if p.radius_mm is None else [p.radius_mm.min(), p.radius_mm.max()]}

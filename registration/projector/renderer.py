@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, Rigid, Volume
 from registration.projector import _projector
+
+if TYPE_CHECKING:
+    from registration.projector import gpu
 
 # names the path to take instead of the best: "portable C++", "AVX2", "AVX-512"
 PATH_VARIABLE = "FLUORONAV_PROJECTOR"
@@ -35,6 +38,7 @@ class Prepared:
         self._planes: dict[int, Array] = {}
         self._bricks: dict[tuple[int, str], tuple[Array, float]] = {}
         self._bytes_serve: bool | None = None
+        self._resident: gpu.Resident | None = None
 
     def planes(self, axis: int) -> Array:
         """float32 [z][y][x] with a border of zeros in x and y; z is index axis `axis` (0: i, 1: j, 2: k)."""
@@ -58,6 +62,14 @@ class Prepared:
         if (axis, path) not in self._bricks:
             self._bricks[axis, path] = _projector.bricks(self._turned(axis), path)
         return self._bricks[axis, path]
+
+    def resident(self) -> gpu.Resident:
+        """The volume on the GPU. Raises BadInput where there is none."""
+        if self._resident is None:
+            from registration.projector import gpu
+
+            self._resident = gpu.Resident(self.volume)
+        return self._resident
 
     def _turned(self, axis: int) -> Array:
         x, y, z = _ORDERS[axis]
@@ -87,7 +99,8 @@ def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *
         (relative, RMS; 256 planes) or 5e-4 (50 planes), the derivative to 5 %. A volume that has negative values,
         metal a hundred times its mean, or reaches behind the source, and pixels wider than two voxels, are computed
         the slow way all the same.
-    path : a name out of `paths()`; the best, or the environment's FLUORONAV_PROJECTOR, if None
+    path : a name out of `paths()`; the best, or the environment's FLUORONAV_PROJECTOR, if None. "GPU" is
+        projector/gpu.py, where there is one; it is never chosen by itself
 
     Returns
     -------
@@ -99,6 +112,10 @@ def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *
     """
     prepared = volume if isinstance(volume, Prepared) else Prepared(volume)
     pose = Rigid.checked(carm_from_patient, "carm_from_patient")
+    if (path or os.environ.get(PATH_VARIABLE)) == "GPU":
+        from registration.projector import gpu
+
+        return gpu.project(prepared.resident(), carm, pose, jacobian=jacobian)
     axis, numbers = _view(prepared, carm, pose)
     h, w = carm.shape
     if fast:

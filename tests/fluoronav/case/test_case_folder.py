@@ -238,7 +238,7 @@ def test_an_mr_says_in_which_frame_it_is(files, tmp_path):
         made = create_case(tmp_path / f"case-{name}", ct=files["ct"], mr=mr)
         assert np.array_equal(made.mr.data, hounsfield() + 1024.0)
         assert any(said in note for note in made.notes)
-        assert any("does not register MR" in note for note in made.notes)
+        assert made.mr_match is None  # one frame already, or a slab of too few slices
 
 
 def test_without_a_target_it_is_the_centroid_and_said_to_be_assumed(files, tmp_path):
