@@ -33,13 +33,13 @@ SHARP = Correlation(gradient=True, patch_px=16)
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One stage of a registration: edge of the picture in pixels, measure, iterations, robust weights, and
-    the movement of the picture (px of this stage) below which it ends."""
+    the movement of the picture (px of this stage) below which a step is the last."""
 
     edge_px: int
     similarity: Similarity
     iterations: int
     robust: bool = False
-    tolerance_px: float = 0.03
+    tolerance_px: float = 0.3
 
 
 COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
@@ -47,7 +47,8 @@ REFINED = COARSE[-1:]  # for starts that the search has brought there already
 FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
 # A level of 256 pixels more would give 0.05 in place of 0.08 mm (simulated chest, in the picture) at three times
 # the cost, and nothing where tissue moves against the bones.
-TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.15), Plan(128, MEDIUM, 3, tolerance_px=0.05))
+# Each level costs several times the one before, so each ends where the next one, or the Jacobian, does the rest.
+TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.3), Plan(128, MEDIUM, 3, tolerance_px=0.3))
 GATE_EDGE_PX = 128
 _ALIKE = 0.05  # in similarity or agreement: poses that explain a picture as well as each other
 _GEOMETRIES = 4  # C-arms for which pictures from all sides are kept
