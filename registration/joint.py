@@ -38,6 +38,7 @@ _MOST_APART_MM = 25.0  # at the target: no breath moves tissue so far, but the n
 # SDD and principal point are told by edges all over the picture. No robust weights: noise gives them a slope, and
 # they follow a wrong geometry (simulated chests: 0.4 % of SDD and 4 mm off, 0.05 % and 0.5 mm without).
 CARMS = Plan(128, Correlation(gradient=True, patch_px=16), 6)
+_TOLERANCE_PX = 0.06  # what one view does not see is told by small differences between two
 _ROUNDS, _WIDER = 10, 10.0
 _SETTLED_MM = 0.05  # of the principal point, and of SDD in units of its thousandth
 
@@ -298,7 +299,7 @@ def _problem(models: Sequence[VolumeModel], views: _Views, plans: Sequence[Plan]
             sight = ladder.sight(p.edge_px)
             sights.append(replace(sight, carm=changed(sight.carm, moved), carm_from_room=place))
         stages.append(Stage(tuple(sights), tuple(_renderer(m) for m in models), p.similarity, p.iterations, p.robust,
-                            p.tolerance_px))
+                            min(p.tolerance_px, _TOLERANCE_PX)))
     return Problem(tuple(stages))
 
 
