@@ -12,9 +12,11 @@ import numpy as np
 from fluoronav.bench.figure import Figure, Progress, shared_data
 from fluoronav.bench.truth import (
     Physics,
-    fluoroscopy,
+    detected,
+    enlarged,
     random_motion,
     random_view,
+    rtk_line_integrals,
     target_errors,
     targets_around,
     two_materials,
@@ -57,9 +59,10 @@ def chest_volume(progress: Progress) -> Volume:
 
 
 def register_many(volume_hu: Volume, count: int, bounds: tuple[float, float, float | None], progress: Progress, *,
-                  seed: int = SEED) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+                  seed: int = SEED, every: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Errors in 3D and projected (mm), times (ms, from the decoded frame to the result) and whether each
-    was ACCEPTED, for `count` starts; a refused one without a pose has an infinite error."""
+    was ACCEPTED, for `count` starts; a refused one without a pose has an infinite error. every: the other projector
+    computes every so many pixels along an edge, and what lies between is interpolated."""
     rng = np.random.default_rng(seed)
     model = VolumeModel(attenuation_from_hu(volume_hu))
     materials = two_materials(volume_hu)
@@ -67,7 +70,9 @@ def register_many(volume_hu: Volume, count: int, bounds: tuple[float, float, flo
     rows = []
     for n in range(count):
         true = random_view(rng, volume_hu.center_mm)
-        picture = fluoroscopy(materials, CARM, true, Physics(gain=rng.uniform(0.5, 2)), rng)
+        soft, bone = (p if every == 1 else enlarged(p, every)
+                      for p in rtk_line_integrals(materials, CARM.binned(every), true))
+        picture = detected(soft, bone, Physics(gain=rng.uniform(0.5, 2)), rng)
         view = View(picture, np.ones_like(picture), CARM)
         start = Start(random_motion(rng, *bounds) @ true)
         if n == 0:

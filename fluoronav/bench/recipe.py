@@ -22,7 +22,7 @@ from registration.ladder import binned
 if TYPE_CHECKING:
     import torch
 
-COUNT, SAMPLES, THREADS = 2, 200, 2
+COUNT, SAMPLES, THREADS = 10, 200, 2
 STEPS = ((8, 100), (4, 100))  # (binning of the 512-pixel picture, Adam steps)
 RATES = (1e-2, 1.0)  # rad and mm a step
 CARM = CArm.centered((512, 512), 0.6, 1020.0, 765.0)

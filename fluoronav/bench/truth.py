@@ -69,6 +69,13 @@ def detected(soft_mm: Array, bone_mm: Array, physics: Physics, rng: np.random.Ge
     return -np.log(np.maximum(counts, 1.0) / physics.photons * physics.gain).astype(np.float32)
 
 
+def enlarged(picture: Array, k: int) -> Array:
+    """A picture (h, w) computed at the centers of k x k pixels, at those pixels (k h, k w): cubic interpolation."""
+    v, u = np.mgrid[:picture.shape[0] * k, :picture.shape[1] * k]
+    at = (np.stack([v, u]) + 0.5) / k - 0.5
+    return np.asarray(ndimage.map_coordinates(picture, at, order=3, mode="nearest"), np.float32)
+
+
 def rtk_line_integrals(volumes: Sequence[Volume], carm: CArm, carm_from_patient: Float64) -> list[Array]:
     """Line integrals (h, w) of each volume by itk-rtk's Joseph projector. Raises BadInput without itk-rtk."""
     import_rtk()
