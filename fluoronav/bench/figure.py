@@ -22,6 +22,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "render": ("fluoronav.bench.render", "one projection with its Jacobian: time beside nanodrr and itk-rtk, errors"),
     "register": ("fluoronav.bench.register", "a chest CT found from starts near, far, none; breathing; two views"),
     "track": ("fluoronav.bench.track", "a breathing chest followed over 1,000 frames"),
+    "anatomies": ("fluoronav.bench.anatomies", "registration of a torso, pelvis, thorax, wrist bone, implant"),
     "gate": ("fluoronav.bench.gate", "wrong patients, sides and bounds: 3,000 simulated registrations"),
     "enhance": ("fluoronav.bench.enhance", "noise, a moving wire in real noise, speed of the chain"),
 }
