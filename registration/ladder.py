@@ -19,6 +19,7 @@ class Ladder:
 
     def __init__(self, view: View, edges_px: Sequence[int] = ()) -> None:
         self.view = view
+        self.edges_px = tuple(edges_px)
         self._sums: dict[int, tuple[Array, float]] = {}
         self._sights: dict[int, Sight] = {}
         for k in sorted({self.binning(e) for e in edges_px} - {1}):

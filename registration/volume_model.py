@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from registration import search
+from registration import partial, search
 from registration.confidence import Spread, error_at, spread_of
 from registration.errors import BadInput
 from registration.everywhere import Everywhere
@@ -59,6 +59,11 @@ _VESSEL_MARGIN_MM = 2.5  # around the vessels: motion since the CT, and the reac
 _MOST_HIDDEN = 0.6  # of the picture: more than that left out tells no patient from another
 
 
+# A picture explained less well than this is tried again as one that shows more than the volume holds. That leaves
+# fewer pixels to compare, so more agreement is asked of them: right poses reach 0.9 in simulated pelvis, chest, wrist.
+_PARTIAL_BELOW, _PARTIAL_ACCEPT, _PARTIAL_ENDS = 0.85, 0.8, 3
+
+
 class VolumeModel:
     """A volume of linear attenuation (1/mm) that can be found in pictures.
 
@@ -88,6 +93,7 @@ class VolumeModel:
         self._prepared: dict[int, Prepared] = {}
         self._batches: dict[int, Batch] = {}
         self._everywhere: dict[CArm, Everywhere] = {}
+        self._continued: VolumeModel | None = None
 
     def aimed_at(self, target_mm: Float64) -> VolumeModel:
         """The same volume, what was prepared of it included, with errors stated at another point (3,)."""
@@ -99,6 +105,8 @@ class VolumeModel:
         """Make the volumes that pictures of this C-arm will ask for: half a second that the first would wait."""
         for edge in {p.edge_px for p in (*COARSE, *FINE, *TRACK)} | {GATE_EDGE_PX}:
             self._at(carm.binned(max(1, round(max(carm.shape) / edge))).mm_per_px_at_isocenter)
+        for edge in {p.edge_px for p in COARSE} if self.continued() is not self else ():
+            self.continued()._at(carm.binned(max(1, round(max(carm.shape) / edge))).mm_per_px_at_isocenter)
 
     def register(self, view: View, starts: Sequence[Start], settings: Settings) -> Registration:
         """The pose of the volume in a view, from one or more starts that may be 20 deg and 40 mm off."""
@@ -108,11 +116,11 @@ class VolumeModel:
             return Registration.lost(fault)
         if not starts:
             return Registration.lost("no start was given: give the gantry's angles, or search without a start")
-        best = self._attempt(ladder, _checked(starts), settings)
+        best = self._best_attempt(ladder, _checked(starts), settings)
         if best.fit.clear or len(starts) > 8:
             return best.registration
         # The starts led nowhere; once around them before refusing (12 poses, 12 deg and 25 mm away).
-        again = self._attempt(ladder, search.around(starts[0], 12, seed=settings.seed), settings)
+        again = self._best_attempt(ladder, search.around(starts[0], 12, seed=settings.seed), settings)
         return again.registration if again.fit.agreement > best.fit.agreement + 0.05 else best.registration
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
@@ -124,6 +132,10 @@ class VolumeModel:
         pose = Rigid.checked(start.carm_from_patient, "start")
         solution = solve(self.problem(ladder, TRACK), [pose])
         answer = self._answer(ladder, solution, TRACK[-1], start.name, (), settings)
+        if answer.fit.agreement < _PARTIAL_BELOW:
+            partly = self._partly(ladder, [Start(pose, start.name)], settings, (COARSE[-1:],), FINE[:1])
+            if partly.fit.agreement > max(answer.fit.agreement, _PARTIAL_ACCEPT):
+                return partly.registration
         return self._past_contrast(view, answer, solution, TRACK, settings).registration
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
@@ -184,6 +196,41 @@ class VolumeModel:
         if step not in self._prepared:
             self._prepared[step] = Prepared(self.attenuation.resampled(2.0 ** (step / 6)))
         return self._prepared[step]
+
+    def continued(self) -> VolumeModel:
+        """The volume with the faces continued at which it was cut off; this model, where there are none."""
+        if self._continued is None:
+            wide = partial.continued(self.attenuation)
+            self._continued = self if wide is self.attenuation else VolumeModel(wide, self.target_mm,
+                                                                                threads=self.threads)
+        return self._continued
+
+    def _best_attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
+        """The volume as if there were nothing else; where that explains little, as a part of what is shown."""
+        answer = self._attempt(ladder, starts, settings)
+        if answer.fit.agreement >= _PARTIAL_BELOW:
+            return answer
+        partly = self._partly(ladder, starts, settings, (COARSE, COARSE[-1:]), FINE)
+        return partly if partly.fit.agreement > max(answer.fit.agreement, _PARTIAL_ACCEPT) else answer
+
+    def _partly(self, ladder: Ladder, starts: Sequence[Start], settings: Settings, coarse: Sequence[Sequence[Plan]],
+                fine: Sequence[Plan]) -> _Answer:
+        """The same with the volume continued where it was cut, and the picture's other pixels left out."""
+        wide, ends = self.continued(), []
+        for start in starts:
+            seen = partial.told_by(self, ladder, start.carm_from_patient, partial.ROUGH)
+            if seen.fault():
+                continue
+            for plans in coarse:
+                ends.append((solve(wide.problem(seen, plans), [start.carm_from_patient]), start.name))
+        answers = []
+        for found, name in distinct(ends)[:_PARTIAL_ENDS]:
+            pose = found.room_from_body[0]
+            seen = partial.told_by(self, ladder, pose, partial.FINAL)
+            if not seen.fault():
+                final = solve(self.problem(seen, fine), [pose])
+                answers.append(self._answer(seen, final, fine[-1], name, (), settings))
+        return max(answers, key=lambda a: a.fit.agreement, default=_NOTHING)
 
     def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
@@ -273,6 +320,10 @@ class _Answer:
     spread: Spread
     rivals: tuple[Float64, ...]
     start: str
+
+
+_NOTHING = _Answer(Registration.lost("too little of the picture is told by this volume"), Fit(0.0, 0.0, 0),
+                   Spread(np.eye(6), np.zeros((6, 3)), np.zeros(3)), (), "")
 
 
 def _checked(starts: Sequence[Start]) -> list[Start]:
