@@ -71,14 +71,22 @@ def test_found_within_a_millimeter_from_far_starts(model, frames, bounds):
             assert error_projected(found.carm_from_patient, true) < 0.2
 
 
-def test_stated_bounds_hold_and_are_not_idle(model, frames):
-    for true, _, picture in frames:
+def test_stated_bounds_hold_and_are_not_idle(model):
+    """95 % bounds: where they are right, fewer than 10 of 12 poses hold in 2 % of such tests. What one misses is the
+    same for every start and every noise (coarse voxels of smooth ellipsoids), so the poses are what is drawn."""
+    held, rng = 0, np.random.default_rng(7)
+    for seed in range(12):
+        true = pose(seed)
+        picture = measured(line_integrals(chest(), CARM, true), rng, gain=rng.uniform(0.5, 2))
         found = model.register(view(picture), [Start(off(3, 5, 10) @ true)], SETTINGS)
         at_target = np.linalg.norm((found.carm_from_patient - true)[:3, 3])  # the target is the origin
         assert at_target < found.error.target_mm < 30  # mostly the prior of SDD: 1 % are 7.65 mm of depth
         apart = CARM.project_patient(found.carm_from_patient, np.zeros(3)) - CARM.project_patient(true, np.zeros(3))
-        assert np.linalg.norm(apart) * CARM.mm_per_px_at_isocenter < found.error.projected_mm < 1.0
+        in_picture = np.linalg.norm(apart) * CARM.mm_per_px_at_isocenter
+        assert found.error.projected_mm < 1.0 and in_picture < 2 * found.error.projected_mm
         assert np.linalg.eigvalsh(found.covariance).min() > 0
+        held += in_picture < found.error.projected_mm
+    assert held >= 10
 
 
 def test_a_wrong_sdd_is_inside_the_3d_bound_and_hardly_in_the_picture(model):
