@@ -143,16 +143,19 @@ def _ct(name: str) -> Volume:
 
 def wrist_bone() -> Anatomy:
     """A real radius, 27 x 34 x 80 mm, under an uneven layer of soft tissue that the volume does not have."""
+    bone = wrist_radius()
+    carm = CArm.centered((512, 512), 0.3, 1020.0, 765.0)
+    return Anatomy(VolumeModel(bone), bone.center_mm, carm, lambda pose, rng: _in_tissue(bone, carm, pose, rng))
+
+
+def wrist_radius() -> Volume:
+    """The radius in 1/mm, its first voxel at the origin."""
     import cv2
 
     file = shared_data() / "wrist_biplane/volumes/rad_dcm_cropped.tif"
     _, pages = cv2.imreadmulti(str(file), flags=cv2.IMREAD_UNCHANGED)
-    stored = np.stack(pages).astype(np.float32)
-    affine = np.diag([*_WRIST_MM, 1.0])
     # 4095 is the densest cortex; the source states no unit
-    bone = Volume(stored * np.float32(0.06 / 4095), affine)
-    carm = CArm.centered((512, 512), 0.3, 1020.0, 765.0)
-    return Anatomy(VolumeModel(bone), bone.center_mm, carm, lambda pose, rng: _in_tissue(bone, carm, pose, rng))
+    return Volume(np.stack(pages).astype(np.float32) * np.float32(0.06 / 4095), np.diag([*_WRIST_MM, 1.0]))
 
 
 def implant() -> Anatomy:

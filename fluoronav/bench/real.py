@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well does registration do on the real images? Vessel phantom, knee implant, chest CT."""
+"""How well does registration do on the real images? Vessel phantom, knee implant, two views of a knee and of a
+wrist, chest CT."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import importlib.util
 
 from fluoronav.bench.figure import Figure, Progress
 
-PARTS = ("real_phantom", "real_knee", "real_chest")
+PARTS = ("real_phantom", "real_knee", "real_biplane", "real_chest")
 
 
 def figures(progress: Progress) -> dict[str, Figure]:
