@@ -10,15 +10,16 @@ through the same normal equations from a prior.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import special
 
 from registration import _similarity
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.result import ErrorEstimate
-from registration.similarity import Similarity
+from registration.similarity import NormalEquations, Similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,15 @@ _FLOOR = np.diag([1.1e-4, 1.1e-4, 1.1e-4, 0.022, 0.022, 0.11]) ** 2
 
 def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array, jacobian: Array, carm: CArm,
               prior: IntrinsicPrior | None = None, *, agreement: float = 0.94) -> Spread:
-    """Uncertainty of a pose at which `moving` (h, w) with jacobian (6, h, w) was computed.
+    """Uncertainty of a pose at which `moving` (h, w) with jacobian (6, h, w) was computed."""
+    normal = similarity.evaluate(moving, fixed, weight, with_intrinsics(jacobian, carm)).normal
+    assert normal is not None
+    return spread_from(normal, carm, prior, agreement=agreement)
+
+
+def spread_from(normal: NormalEquations, carm: CArm, prior: IntrinsicPrior | None = None, *,
+                agreement: float = 0.94) -> Spread:
+    """Uncertainty of a pose from its normal equations with those of the intrinsics (9 numbers) on pixels of `carm`.
 
     agreement (0..1): how well the picture is explained as a share of what noise allows (gate.Fit).
     Directions that the picture does not see come out with a very large variance, never as zero.
@@ -66,9 +75,8 @@ def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array
     prior = prior or IntrinsicPrior()
     pitch_v, pitch_u = carm.pitch_mm_row_col
     sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    normal = similarity.evaluate(moving, fixed, weight, with_intrinsics(jacobian, carm)).normal
     unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
-    if normal is None or not np.isfinite(normal.hessian).all():
+    if not np.isfinite(normal.hessian).all():
         return unseen
     scale = np.array([1e-2, 1e-2, 1e-2, 1.0, 1.0, 1.0])  # rad against mm: conditioning only
     h = normal.hessian[:6, :6] * np.outer(scale, scale)
@@ -97,11 +105,18 @@ def scatter(scores: Float64, carm: CArm) -> Float64:
     while len(scores) % across:  # the grid's own width, whatever the rounding
         across += 1
     # around their mean: at the optimum it is zero, before it it is what is left to descend
-    grid = (scores - scores.mean(0)).reshape(-1, across, scores.shape[1])
+    grid = (scores - scores.mean(0)).reshape(-1, across * scores.shape[1])
     reach = max(1, round(_REACH * across))
-    triangle = 1 - np.abs(np.arange(-reach + 1, reach)) / reach
-    near = ndimage.convolve1d(ndimage.convolve1d(grid, triangle, 0, mode="constant"), triangle, 1, mode="constant")
-    return np.tensordot(grid, near, ((0, 1), (0, 1)))
+    near = (_triangle(len(grid), reach) @ grid).reshape(-1, across, scores.shape[1])
+    near = _triangle(across, reach) @ near
+    return grid.reshape(len(scores), -1).T @ near.reshape(len(scores), -1)
+
+
+@functools.lru_cache(maxsize=64)
+def _triangle(n: int, reach: int) -> Float64:
+    """(n, n): 1 for a cell itself, falling to 0 for one `reach` cells away."""
+    apart = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    return np.asarray(np.maximum(0.0, 1 - apart / reach))
 
 
 def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: Float64, *,
@@ -133,8 +148,8 @@ def length_bound(covariance: Float64, share: float = 0.95) -> float:
     Its square is a weighted sum of chi-squares, here the gamma distribution with the same mean and
     variance (Satterthwaite 1946; exact for one weight or equal ones, else within 2 %).
     """
-    weights = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
-    mean, variance = float(weights.sum()), float(2 * (weights**2).sum())
+    # of the eigenvalues, their sum and that of their squares
+    mean, variance = float(np.trace(covariance)), 2 * float((covariance * covariance).sum())
     if not np.isfinite(mean) or mean <= 0:
         return float("inf") if not np.isfinite(mean) else 0.0
     return float(np.sqrt(special.gammaincinv(mean**2 / variance, share) * variance / mean))

@@ -74,12 +74,7 @@ def fit_of(moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
 
 
 def _fit(measure: Correlation, moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
-    r, attainable = measure.patches(moving, fixed, weight, noise)
-    tells = attainable > 0.5
-    if not tells.any():
-        return Fit(0.0, 0.0, 0)
-    share = r[tells] / attainable[tells]
-    return Fit(float(np.median(share)), float((share > 0.5).mean()), int(tells.sum()))
+    return Fit(*measure.agreement(moving, fixed, weight, noise))
 
 
 def judge(evidence: Evidence, carm_from_patient: Float64, settings: Settings) -> Registration:

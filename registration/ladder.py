@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+
+import numpy as np
 
 from registration import _similarity
 from registration.geometry import Array, CArm
 from registration.model import View
 from registration.solver import Sight
+
+_THREADS = 2  # their number changes no bit; small pictures take one
+
+
+@functools.lru_cache(maxsize=64)
+def _binned(carm: CArm, k: int) -> CArm:
+    """The C-arm of larger pixels: the same at every frame."""
+    return carm.binned(k)
 
 
 class Ladder:
@@ -32,7 +43,7 @@ class Ladder:
             view = self.view
             fixed, weight = (view.line_integrals, view.weight) if k == 1 else _similarity.block_means(
                 *self._described(k))
-            self._sights[k] = Sight(fixed, weight, view.carm.binned(k))
+            self._sights[k] = Sight(fixed, weight, _binned(view.carm, k))
         return self._sights[k]
 
     def carm(self, edge_px: int) -> CArm:
@@ -47,7 +58,7 @@ class Ladder:
         """
         k = self.halved(edge_px)
         fixed, mass, noise = _similarity.block_halves(*self._described(k))
-        return Sight(fixed, mass, self.view.carm.binned(k)), noise
+        return Sight(fixed, mass, _binned(self.view.carm, k)), noise
 
     def fault(self) -> str:
         """Why there is nothing to register in this view, or an empty string."""
@@ -85,6 +96,17 @@ class Ladder:
                 self._sums[k] = _similarity.block_sums(self.view.line_integrals, self.view.weight, k,
                                                        not self.view.relative)
         return self._sums[k]
+
+
+def measured(values: Array, valid: Array, k: int, *, dark: float = 0.0, floor: float = -np.inf,
+             open_beam: float | None = None) -> tuple[Array, Array]:
+    """Stored values (rows, columns), float32 or uint16, as k x k larger pixels, and their weights 0..1: means over the
+    valid pixels of max(value - dark, floor); with open_beam (the unattenuated signal) their line integrals
+    -ln(mean / open_beam), as a detector with such pixels would have measured them."""
+    if values.dtype != np.uint16:
+        values = np.asarray(values, np.float32)
+    return _similarity.measured(np.ascontiguousarray(values), None if valid.all() else np.ascontiguousarray(valid), k,
+                                dark, floor, None if open_beam is None else float(np.log(open_beam)), _THREADS)
 
 
 def binned(picture: Array, weight: Array, k: int, *, counts: bool = False) -> tuple[Array, Array]:

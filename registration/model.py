@@ -59,12 +59,14 @@ class Settings:
 class Start:
     """A pose to begin from and the proposer it came from (`angles`, `search`, `landmarks`, `file`, `last`).
 
-    refined: it has been refined to pictures of 64 pixels, so coarser ones have nothing to add.
+    refined: it has been refined to pictures of 64 pixels, so coarser ones have nothing to add. lean (6,): by how much
+    (xi) coarse pictures misled the last frame (`Registration.lean`), so that they need not mislead this one.
     """
 
     carm_from_patient: Float64
     name: str = field(default="file")
     refined: bool = False
+    lean: Float64 | None = None
 
 
 class Model(Protocol):

@@ -40,7 +40,8 @@ class Registration:
     LOST: no pose, no error, only `why`. `covariance` is (6, 6) in the order of the tangent vector
     (rx, ry, rz, tx, ty, tz), rad and mm, left perturbation in the C-arm frame about the isocenter.
     `bodies` holds room_from_body by name. `start` names the proposer that led here. `why` is a
-    sentence that a person can act on. `quality` holds named numbers for reports (never for poses).
+    sentence that a person can act on. `quality` holds named numbers for reports (never for poses). `lean` (6,) is for
+    the next frame's start: the motion (xi) by which coarse pictures missed this pose.
     """
 
     outcome: Outcome
@@ -53,6 +54,7 @@ class Registration:
     bodies: dict[str, Float64] = field(default_factory=dict)
     alternatives: tuple[Float64, ...] = ()
     quality: dict[str, float] = field(default_factory=dict)
+    lean: Float64 | None = None
 
     def __post_init__(self) -> None:
         if self.outcome is Outcome.LOST:

@@ -94,17 +94,13 @@ class Correlation:
         return np.asarray(_similarity.robust(moving, fixed, weight, self.gradient, self.patch_px or 64, self.floor,
                                              _THREADS))
 
-    def patches(self, moving: Array, fixed: Array, weight: Array, noise: Array) -> tuple[Float64, Float64]:
-        """Correlation of each patch (n,) and the best that the noise in `fixed` allows it (n,).
+    def agreement(self, moving: Array, fixed: Array, weight: Array, noise: Array) -> tuple[float, float, int]:
+        """(median, share, n): over the n patches that show more than noise, the median of their correlation as a share
+        of what noise allows, and the share of patches above one half of that.
 
-        noise (h, w) is a picture of the noise alone. Patches less than half seen are left out.
+        noise (h, w) is a picture of the noise in `fixed` alone. Patches less than half seen are left out.
         """
-        r, energy, mass = _similarity.patches(moving, fixed, weight, self.gradient, self.patch_px or 0)
-        _, lost, _ = _similarity.patches(moving, noise, weight, self.gradient, self.patch_px or 0)
-        attainable = np.sqrt(np.clip(1 - lost / np.maximum(energy, 1e-30), 0, 1))
-        full = (self.patch_px or max(weight.shape)) ** 2
-        seen = mass > 0.5 * min(full, mass.max())
-        return r[seen], attainable[seen]
+        return _similarity.agreement(moving, fixed, weight, noise, self.gradient, self.patch_px or 0)
 
 
 NCC = Correlation()

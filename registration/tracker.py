@@ -13,6 +13,8 @@ from registration.result import Outcome, Registration
 
 # Breathing is smooth over frames, a hand is not: half of the last motion is expected again.
 _INERTIA = 0.5
+# Of what coarse pictures miss in one frame, this share is believed: the rest is that frame's noise.
+_NEW = 0.3
 # After a loss the wide registration is tried at these frames, then at every 16th: it costs several times a
 # tracked frame, and a picture that showed nothing a moment ago seldom does now.
 _WIDE_AT = frozenset({1, 2, 4, 8})
@@ -22,16 +24,18 @@ _WIDE_EVERY = 16
 @dataclass(frozen=True, slots=True)
 class TrackerState:
     """What one frame leaves for the next: the last accepted pose, its motion per frame (xi, C-arm frame),
-    frames missed since, and frames accepted in a row."""
+    frames missed since, frames accepted in a row, and by how much (xi) coarse pictures missed it of late."""
 
     carm_from_patient: Float64
     motion: Float64 = field(default_factory=lambda: np.zeros(6))
     missed: int = 0
     streak: int = 0
+    lean: Float64 = field(default_factory=lambda: np.zeros(6))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carm_from_patient", read_only(self.carm_from_patient, np.float64))
         object.__setattr__(self, "motion", read_only(self.motion, np.float64))
+        object.__setattr__(self, "lean", read_only(self.lean, np.float64))
 
     @property
     def predicted(self) -> Float64:
@@ -61,7 +65,7 @@ class Tracker:
             return self._settled(state, self.model.register(view, [start], self.settings), fresh=True)
         if state is None:
             return None, Registration.lost("nothing was registered yet: give the gantry's angles or search")
-        result = self.model.track(view, Start(state.predicted, "last"), self.settings)
+        result = self.model.track(view, Start(state.predicted, "last", lean=state.lean), self.settings)
         if self.wide and result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
             wide = self.model.register(view, [Start(state.carm_from_patient, "last")], self.settings)
             if wide.outcome is Outcome.ACCEPTED or result.outcome is Outcome.LOST:
@@ -84,4 +88,5 @@ class Tracker:
         if fresh or state is None:
             return TrackerState(pose, np.zeros(6), 0, 1), result
         motion = Rigid.log(pose @ Rigid.inverse(state.carm_from_patient))
-        return TrackerState(pose, motion, 0, state.streak + 1), result
+        lean = state.lean if result.lean is None else state.lean + _NEW * (result.lean - state.lean)
+        return TrackerState(pose, motion, 0, state.streak + 1, lean), result

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import ndimage
 
 from registration import partial, search
-from registration.confidence import Spread, error_at, spread_of
+from registration.confidence import Spread, error_at, spread_from, with_intrinsics
+from registration.descent import Rest, Rung, descend
 from registration.errors import BadInput
 from registration.everywhere import Everywhere
 from registration.gate import Evidence, Fit, fit_of, judge
@@ -21,7 +23,7 @@ from registration.model import Settings, Start, View
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
-from registration.similarity import GRADIENT, NCC, Correlation, Similarity
+from registration.similarity import GRADIENT, NCC, Correlation
 from registration.solver import Problem, Render, Solution, Stage, solve
 
 # Levels are named by the longer edge of their picture. A patch has its own scale and offset, so it should be
@@ -36,7 +38,7 @@ class Plan:
     the movement of the picture (px of this stage) below which a step is the last."""
 
     edge_px: int
-    similarity: Similarity
+    similarity: Correlation
     iterations: int
     robust: bool = False
     tolerance_px: float = 0.3
@@ -48,7 +50,8 @@ FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
 # A level of 256 pixels more would give 0.05 in place of 0.08 mm (simulated chest, in the picture) at three times
 # the cost, and nothing where tissue moves against the bones.
 # Each level costs several times the one before, so each ends where the next one, or the Jacobian, does the rest.
-TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.3), Plan(128, MEDIUM, 3, tolerance_px=0.3))
+# A tracker knows by how much the coarse level was off before (`Start.lean`), so it need not be exact.
+TRACK = (Plan(64, GRADIENT, 4, tolerance_px=0.5), Plan(128, MEDIUM, 3, tolerance_px=0.3))
 GATE_EDGE_PX = 128
 _ALIKE = 0.05  # in similarity or agreement: poses that explain a picture as well as each other
 _GEOMETRIES = 4  # C-arms for which pictures from all sides are kept
@@ -130,13 +133,13 @@ class VolumeModel:
         if fault:
             return Registration.lost(fault, start=start.name)
         pose = Rigid.checked(start.carm_from_patient, "start")
-        solution = solve(self.problem(ladder, TRACK), [pose])
+        solution = self.rest(ladder, TRACK, pose, lean=start.lean)
         answer = self._answer(ladder, solution, TRACK[-1], start.name, (), settings)
         if answer.fit.agreement < _PARTIAL_BELOW:
             partly = self._partly(ladder, [Start(pose, start.name)], settings, (COARSE[-1:],), FINE[:1])
             if partly.fit.agreement > max(answer.fit.agreement, _PARTIAL_ACCEPT):
                 return partly.registration
-        return self._past_contrast(view, answer, solution, TRACK, settings).registration
+        return replace(self._past_contrast(view, answer, solution, TRACK, settings).registration, lean=solution.lean)
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts where nothing is known: all rotations are tried, the best refined; a hint and `proposers` lead."""
@@ -151,6 +154,21 @@ class VolumeModel:
         """The stages of a plan for one view and this one body."""
         return Problem(tuple(Stage((ladder.sight(p.edge_px),), (self.render(ladder.carm(p.edge_px)),), p.similarity,
                                    p.iterations, p.robust, p.tolerance_px) for p in plans))
+
+    def rest(self, ladder: Ladder, plans: Sequence[Plan], carm_from_patient: Float64, *,
+             lean: Float64 | None = None) -> Rest:
+        """Where a pose comes to rest, coarse to fine; lean: see `descend`."""
+        rungs = [Rung(ladder.sight(p.edge_px), self._at(ladder.carm(p.edge_px).mm_per_px_at_isocenter), p.similarity,
+                      p.iterations, p.robust, p.tolerance_px) for p in plans]
+        found = descend(rungs, carm_from_patient, lean=lean, threads=self.threads)
+        if found is not None:
+            return found
+        solved = solve(self.problem(ladder, plans), [carm_from_patient])
+        sight = ladder.sight(plans[-1].edge_px)
+        normal = plans[-1].similarity.evaluate(solved.moving[0], sight.fixed, solved.weights[0],
+                                               with_intrinsics(solved.jacobians[0], sight.carm)).normal
+        assert normal is not None
+        return Rest(solved.room_from_body, np.zeros(6), solved.values, solved.renders, solved.moving[0], normal)
 
     def render(self, carm: CArm) -> Render:
         """Projections of the volume at the resolution that suits a C-arm's pixels."""
@@ -222,24 +240,24 @@ class VolumeModel:
             if seen.fault():
                 continue
             for plans in coarse:
-                ends.append((solve(wide.problem(seen, plans), [start.carm_from_patient]), start.name))
+                ends.append((wide.rest(seen, plans, start.carm_from_patient), start.name))
         answers = []
         for found, name in distinct(ends)[:_PARTIAL_ENDS]:
             pose = found.room_from_body[0]
             seen = partial.told_by(self, ladder, pose, partial.FINAL)
             if not seen.fault():
-                final = solve(self.problem(seen, fine), [pose])
+                final = self.rest(seen, fine, pose)
                 answers.append(self._answer(seen, final, fine[-1], name, (), settings))
         return max(answers, key=lambda a: a.fit.agreement, default=_NOTHING)
 
     def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
-        coarse = distinct([(solve(self.problem(ladder, REFINED if s.refined else COARSE), [s.carm_from_patient]),
-                            s.name) for s in starts])
-        middle = distinct([(solve(self.problem(ladder, FINE[:1]), s.room_from_body), n) for s, n in coarse[:3]])
+        coarse = distinct([(self.rest(ladder, REFINED if s.refined else COARSE, s.carm_from_patient), s.name)
+                           for s in starts])
+        middle = distinct([(self.rest(ladder, FINE[:1], s.room_from_body[0]), n) for s, n in coarse[:3]])
         # what looks alike here may differ in the end: a chest from behind and from the front
         close = [m for m in middle if m[0].values[-1] > middle[0][0].values[-1] - _ALIKE]
-        ends = [(solve(self.problem(ladder, FINE[1:]), s.room_from_body), n) for s, n in close]
+        ends = [(self.rest(ladder, FINE[1:], s.room_from_body[0]), n) for s, n in close]
         if len(ends) > 1:
             ends = _apart_from_each_other(
                 ends, [self._fit(ladder, self._picture(ladder, s, FINE[-1])).agreement for s, _ in ends])
@@ -248,7 +266,7 @@ class VolumeModel:
         answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)
         return self._past_contrast(ladder.view, answer, final, (COARSE[-1], *FINE), settings)
 
-    def _past_contrast(self, view: View, answer: _Answer, found: Solution, plans: Sequence[Plan],
+    def _past_contrast(self, view: View, answer: _Answer, found: Rest, plans: Sequence[Plan],
                        settings: Settings) -> _Answer:
         """The answer, or the one without the pixels of the vessels where those are what is not explained."""
         if self._vessels_mm is None or answer.fit.agreement >= _CONTRAST_BELOW:
@@ -263,7 +281,7 @@ class VolumeModel:
         before = self._fit(ladder, self._picture(ladder, found, plans[-1]))
         if before.agreement < answer.fit.agreement + _CONTRAST_MARGIN / 2:
             return answer  # the misfit is elsewhere
-        solution = solve(self.problem(ladder, plans[1:]), [pose])
+        solution = self.rest(ladder, plans[1:], pose)
         again = self._answer(ladder, solution, plans[-1], answer.start, answer.rivals, settings)
         return again if again.fit.agreement > answer.fit.agreement + _CONTRAST_MARGIN else answer
 
@@ -287,23 +305,21 @@ class VolumeModel:
         out[:large.shape[0], :large.shape[1]] = large
         return out
 
-    def _answer(self, ladder: Ladder, solution: Solution, last: Plan, start: str, rivals: tuple[Float64, ...],
+    def _answer(self, ladder: Ladder, solution: Rest, last: Plan, start: str, rivals: tuple[Float64, ...],
                 settings: Settings) -> _Answer:
         pose = solution.room_from_body[0]
         carm = ladder.carm(last.edge_px)
         fit = self._fit(ladder, self._picture(ladder, solution, last))
-        spread = spread_of(last.similarity, solution.moving[0], ladder.sight(last.edge_px).fixed, solution.weights[0],
-                           solution.jacobians[0], carm, agreement=fit.agreement)
+        spread = spread_from(solution.normal, carm, agreement=fit.agreement)
         error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
         evidence = Evidence(fit, spread, error, rivals, start)
         return _Answer(judge(evidence, pose, settings), fit, spread, rivals, start)
 
-    def _picture(self, ladder: Ladder, solution: Solution, last: Plan) -> Array:
+    def _picture(self, ladder: Ladder, solution: Rest, last: Plan) -> Array:
         """The solution's picture at the gate's resolution: its last one, binned, or else a new one."""
         k, gate = ladder.binning(last.edge_px), ladder.halved(GATE_EDGE_PX)
         if gate % k == 0:
-            moving = solution.moving[0]
-            return binned(moving, np.ones_like(moving), gate // k)[0]
+            return binned(solution.moving, np.ones_like(solution.moving), gate // k)[0]
         carm = ladder.view.carm.binned(gate)
         return self.render(carm)(carm, solution.room_from_body[0], False)[0]
 
@@ -330,17 +346,19 @@ def _checked(starts: Sequence[Start]) -> list[Start]:
     return [replace(s, carm_from_patient=Rigid.checked(s.carm_from_patient, f"start ({s.name})")) for s in starts]
 
 
-def distinct(solutions: Sequence[tuple[Solution, str]], *, mm: float = 10.0) -> list[tuple[Solution, str]]:
+Found = TypeVar("Found", Solution, Rest)
+
+
+def distinct(solutions: Sequence[tuple[Found, str]], *, mm: float = 10.0) -> list[tuple[Found, str]]:
     """Best first; of those within 2 deg and 10 mm (or `mm`) of each other, three times that in depth, only the best."""
-    out: list[tuple[Solution, str]] = []
+    out: list[tuple[Found, str]] = []
     for solution, name in sorted(solutions, key=lambda s: -s[0].values[-1]):
         if all(_apart(solution.room_from_body[0], kept.room_from_body[0], mm) for kept, _ in out):
             out.append((solution, name))
     return out
 
 
-def _apart_from_each_other(ends: Sequence[tuple[Solution, str]],
-                           agreement: Sequence[float]) -> list[tuple[Solution, str]]:
+def _apart_from_each_other(ends: Sequence[tuple[Rest, str]], agreement: Sequence[float]) -> list[tuple[Rest, str]]:
     """The end that explains the picture best, then those elsewhere that explain it as well."""
     order = sorted(range(len(ends)), key=lambda i: -agreement[i])
     out = [ends[order[0]]]

@@ -18,10 +18,11 @@ from fluoronav.bench.truth import (
     targets_around,
     two_materials,
 )
-from fluoronav.imaging.frame import Intensity
-from fluoronav.imaging.intensity import of_values
+from fluoronav.imaging.frame import Exposure, Frame, Intensity
+from fluoronav.live.finding import FOLLOWED
+from fluoronav.locate.pictures import view_of
 from registration.geometry import CArm, Float64, Rigid, Volume, attenuation_from_hu, carm_from_patient_at
-from registration.model import Settings, Start, View
+from registration.model import Settings, Start
 from registration.result import Outcome
 from registration.tracker import Tracker
 from registration.volume_model import VolumeModel
@@ -46,8 +47,9 @@ def figures(progress: Progress) -> dict[str, Figure]:
         true, soft, bone = cycle[n % CYCLE]
         picture = detected(soft, bone, Physics(gain=1 + 0.3 * np.sin(n / 40)), rng) + contrast(CARM.shape, n)
         counts = np.clip(np.rint(20000 * np.exp(-picture)), 0, 65535).astype(np.uint16)
+        frame = _frame(counts, n)
         begun = time.perf_counter()
-        state, found = tracker.step(state, _view(counts), start=Start(true) if n == 0 else None)
+        state, found = tracker.step(state, view_of(frame, FOLLOWED["volume"]), start=Start(true) if n == 0 else None)
         ms = (time.perf_counter() - begun) * 1e3
         pose = found.carm_from_patient
         if n > 0:
@@ -62,7 +64,7 @@ def figures(progress: Progress) -> dict[str, Figure]:
         after, k = state, 0
         while k < 10:
             k += 1
-            after, found = tracker.step(after, _view(noise))
+            after, found = tracker.step(after, view_of(_frame(noise, k), FOLLOWED["volume"]))
             if found.outcome is not Outcome.ACCEPTED:
                 break
         until.append(k)
@@ -95,10 +97,10 @@ def _cycle(chest: Volume, progress: Progress) -> list[tuple[Float64, np.ndarray,
     return out
 
 
-def _view(counts: np.ndarray) -> View:
-    """What the live loop makes of a frame."""
-    integrals, relative, _, _ = of_values(counts.astype(np.float32), _COUNTS, np.ones(counts.shape, bool))
-    return View(integrals, np.ones(counts.shape, np.float32), CARM, relative)
+def _frame(counts: np.ndarray, index: int) -> Frame:
+    """A decoded frame (rows, columns) uint16; the live loop's own `view_of` makes the tracker's picture of it."""
+    valid = np.ones(counts.shape, bool)
+    return Frame(counts, index, index * 66_666_667, CARM, None, Exposure(), _COUNTS, valid, "bench")
 
 
 def _apart(found: Float64, true: Float64, targets: Float64) -> tuple[float, float]:

@@ -39,9 +39,13 @@ def of_values(values: Array, intensity: Intensity, valid: Array) -> tuple[Array,
         i0, source = i0_of(values, intensity, valid)
         signal = np.maximum(values - np.float32(intensity.dark), np.float32(FLOOR))
         return -np.log(signal / np.float32(i0)).astype(np.float32), False, i0, source
+    return relative_of(values, intensity), True, None, "none"
+
+
+def relative_of(values: Array, intensity: Intensity) -> Array:
+    """Line integrals of values in stored units that are no counts: float32, up to scale and offset."""
     full = np.float32((1 << intensity.bits) - 1)
-    p = (full - values) / full if intensity.dense == "dark" else values / full
-    return np.asarray(p, np.float32), True, None, "none"
+    return np.asarray((full - values) / full if intensity.dense == "dark" else values / full, np.float32)
 
 
 def i0_of(values: Array, intensity: Intensity, valid: Array) -> tuple[float, str]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluoronav.imaging import Frame, Run
-from fluoronav.imaging.intensity import of_values
+from fluoronav.imaging.intensity import FLOOR, i0_of, of_values, relative_of
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import Array
-from registration.ladder import binned
+from registration.ladder import measured
 from registration.model import View
 
 BLOCK = 8  # pixels: means over blocks show motion long before single pixels do
@@ -64,17 +64,21 @@ def view_of(picture: Picture | Frame, longest: int = 512) -> View:
     """The View of a picture: line integrals, weights from the valid mask, binned to at most about
     `longest` pixels a side. Raises BadGeometry where the geometry is not known."""
     frame = picture if isinstance(picture, Frame) else picture.frame
-    values = frame.pixels.astype(np.float32) if isinstance(picture, Frame) else picture.values
+    values = frame.pixels if isinstance(picture, Frame) else picture.values
     if frame.carm is None:
         raise BadGeometry(f"geometry of {frame.source_name}", got=frame.geometry_fault or "none",
                           expected="distances, pitch and matrix of the picture",
                           remedy="give --sdd, --sod, --pixel-spacing or --carm")
-    integrals, relative, _, _ = of_values(values, frame.intensity, frame.valid)
-    weight = frame.valid.astype(np.float32)
     k = max(1, round(max(frame.carm.shape) / longest))
     if k == 1:
-        return View(integrals, weight, frame.carm, relative)
-    return View(*binned(integrals, weight, k), frame.carm.binned(k), relative)
+        integrals, relative, _, _ = of_values(values.astype(np.float32), frame.intensity, frame.valid)
+        return View(integrals, frame.valid.astype(np.float32), frame.carm, relative)
+    law, carm = frame.intensity, frame.carm.binned(k)
+    if law.kind == "linear":
+        i0, _ = i0_of(values, law, frame.valid)
+        return View(*measured(values, frame.valid, k, dark=law.dark, floor=FLOOR, open_beam=i0), carm)
+    means, weight = measured(values, frame.valid, k)
+    return View(relative_of(means, law), weight, carm, relative=True)
 
 
 def _single(run: Run, k: int, note: str) -> Picture:

@@ -79,17 +79,13 @@ public:
         cut();
         if (!pictures_.gradient) pivot();
         sums_.resize(tiles_.size() * layout_.size());
-        const int across = static_cast<int>(tiles_.size()) / down_;
-        const double work = static_cast<double>(pictures_.height()) * pictures_.width() * (4 + pictures_.n * (pictures_.n + 4));
-        projector::Crew::run(work < 2e6 ? 1 : threads, {down_}, [&](int, int part, int) {
-            for (int x = 0; x < across; ++x) {
-                const std::size_t t = static_cast<std::size_t>(part) * across + x;
-                sum_tile(pictures_, tiles_[t], &sums_[t * layout_.size()]);
-            }
-        });
-        gather();
-        correlate();
-        if (pictures_.n) normal_equations();
+        sum(true, threads);
+    }
+
+    // The same with another computed picture; what the measured one and the Jacobian make up is not summed again.
+    void again(const float* moving, int threads) {
+        pictures_.moving = moving;
+        sum(false, threads);
     }
 
     // Weights lowered where only one picture has something: 1 / (1 + (e / s)^4) of what is left after the best
@@ -149,6 +145,20 @@ private:
                 tiles_.push_back({rows[y], cols[x], rows[y + 1] - rows[y], cols[x + 1] - cols[x]});
     }
 
+    void sum(bool all, int threads) {
+        const int across = static_cast<int>(tiles_.size()) / down_, n = pictures_.n;
+        const double work = static_cast<double>(pictures_.height()) * pictures_.width() * (4 + (all ? n * (n + 4) : 2 * n));
+        projector::Crew::run(work < 2e6 ? 1 : threads, {down_}, [&](int, int part, int) {
+            for (int x = 0; x < across; ++x) {
+                const std::size_t t = static_cast<std::size_t>(part) * across + x;
+                sum_tile(pictures_, tiles_[t], all, &sums_[t * layout_.size()]);
+            }
+        });
+        gather();
+        correlate();
+        if (n) normal_equations();
+    }
+
     void pivot() {
         double a = 0, b = 0;
         int count = 0;
@@ -171,6 +181,7 @@ private:
         std::vector<double> ab(np);
         norm_a_.assign(np, 0), norm_b_.assign(np, 0), share_.assign(np, 0), result.r.assign(np, 0), result.mass.assign(np, 0);
         double mean_a = 0, mean_b = 0, mass = 0;
+        result.information = 0;
         for (int p = 0; p < np; ++p) {
             result.mass[p] = of(p, 0);
             const double over = 1 / std::max(result.mass[p], 1e-12);

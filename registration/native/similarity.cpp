@@ -4,11 +4,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "blocks.hpp"
 #include "correlation.hpp"
 #include "intrinsics.hpp"
+#include "measured.hpp"
 
 namespace nb = nanobind;
 using Picture = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -64,14 +67,31 @@ static nb::object robust(Picture moving, Picture fixed, Picture weight, bool gra
     return array(std::move(out), {moving.shape(0), moving.shape(1)});
 }
 
-// Correlation of each cell without any floor, the fixed picture's energy in it, and its weight.
-static nb::tuple patches(Picture moving, Picture fixed, Picture weight, bool gradient, int patch) {
-    correlation::Correlation made(pictures(moving, fixed, weight, gradient), correlation::Settings{gradient, patch, 0.0, 0}, 1);
-    const std::size_t n = made.result.r.size();
-    std::vector<double> energy(n);
-    for (std::size_t p = 0; p < n; ++p) energy[p] = made.energy_fixed(static_cast<int>(p));
-    return nb::make_tuple(array(std::move(made.result.r), {n}), array(std::move(energy), {n}),
-                          array(std::move(made.result.mass), {n}));
+// Over the cells that tell more than noise: the median of r over what noise allows it, the share of cells above half of
+// that, and their number. noise: a picture of the noise in `fixed` alone. Cells less than half seen are left out.
+static nb::tuple agreement(Picture moving, Picture fixed, Picture weight, Picture noise, bool gradient, int patch) {
+    const correlation::Pictures one = pictures(moving, fixed, weight, gradient), two = pictures(moving, noise, weight, gradient);
+    std::vector<double> shares;
+    int above = 0;
+    {
+        nb::gil_scoped_release release;
+        const correlation::Settings settings{gradient, patch, 0.0, 0};
+        const correlation::Correlation made(one, settings, 1), lost(two, settings, 1);
+        const auto& mass = made.result.mass;
+        const double whole = patch ? patch : std::max(moving.shape(0), moving.shape(1));
+        const double enough = 0.5 * std::min(whole * whole, *std::max_element(mass.begin(), mass.end()));
+        for (std::size_t p = 0; p < mass.size(); ++p) {
+            const int cell = static_cast<int>(p);
+            const double clean = 1 - lost.energy_fixed(cell) / std::max(made.energy_fixed(cell), 1e-30);
+            const double attainable = std::sqrt(std::clamp(clean, 0.0, 1.0));
+            if (mass[p] > enough && attainable > 0.5) shares.push_back(made.result.r[p] / attainable);
+        }
+        for (const double s : shares) above += s > 0.5;
+        std::sort(shares.begin(), shares.end());
+    }
+    const std::size_t n = shares.size();
+    const double median = n ? 0.5 * (shares[(n - 1) / 2] + shares[n / 2]) : 0.0;
+    return nb::make_tuple(median, n ? static_cast<double>(above) / static_cast<double>(n) : 0.0, n);
 }
 
 static nb::object with_intrinsics(Stack jacobian, float sod, float step_u, float step_v, float cu, float cv) {
@@ -134,12 +154,39 @@ static nb::tuple block_halves(Stack sums, int k, bool counts, float least) {
                           array(std::move(noise), {rows, cols}));
 }
 
+using Valid = nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// (rows, columns) means or line integrals over k x k pixels, and their weights: see measured.hpp.
+template <class T>
+static nb::tuple measured(nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu> values, std::optional<Valid> valid,
+                          int k, float dark, float floor, std::optional<float> logarithm, int threads) {
+    if (k < 1 || values.shape(0) < static_cast<std::size_t>(k) || values.shape(1) < static_cast<std::size_t>(k))
+        throw nb::value_error("blocks larger than the picture");
+    if (valid && (valid->shape(0) != values.shape(0) || valid->shape(1) != values.shape(1)))
+        throw nb::value_error("pictures of different shapes");
+    const std::size_t rows = values.shape(0) / k, cols = values.shape(1) / k;
+    std::vector<float> out(rows * cols), weight(rows * cols);
+    {
+        nb::gil_scoped_release release;
+        blocks::measure(values.data(), valid ? reinterpret_cast<const std::uint8_t*>(valid->data()) : nullptr,
+                        static_cast<int>(values.shape(1)), k, static_cast<int>(rows), static_cast<int>(cols),
+                        blocks::Law{dark, floor, logarithm.has_value(), logarithm.value_or(0.0f)}, out.data(), weight.data(),
+                        threads);
+    }
+    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}));
+}
+
 NB_MODULE(_similarity, m) {
+    m.def("measured", &measured<std::uint16_t>, nb::arg("values").noconvert(), nb::arg("valid").none(), nb::arg("k"), nb::arg("dark"),
+          nb::arg("floor"), nb::arg("logarithm").none(), nb::arg("threads"));
+    m.def("measured", &measured<float>, nb::arg("values").noconvert(), nb::arg("valid").none(), nb::arg("k"), nb::arg("dark"),
+          nb::arg("floor"), nb::arg("logarithm").none(), nb::arg("threads"));
     m.def("correlate", &correlate, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("jacobian").none(),
           nb::arg("gradient"), nb::arg("patch"), nb::arg("floor"), nb::arg("score"), nb::arg("threads"));
     m.def("robust", &robust, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"),
           nb::arg("floor"), nb::arg("threads"));
-    m.def("patches", &patches, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("patch"));
+    m.def("agreement", &agreement, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("noise"), nb::arg("gradient"),
+          nb::arg("patch"));
     m.def("with_intrinsics", &with_intrinsics, nb::arg("jacobian"), nb::arg("sod_mm"), nb::arg("slope_u"), nb::arg("slope_v"),
           nb::arg("cu"), nb::arg("cv"));
     m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"));

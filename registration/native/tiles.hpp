@@ -114,8 +114,8 @@ FLUORONAV_INLINE void products(const V* w, const V* g, int rows, int i, int j, c
             if (j + q <= i + p) out[at.gg(i + p, j + q)] = total(sums[3 * p + q]);
 }
 
-// The sums of one tile, `out` in the order of Layout.
-FLUORONAV_CLONES inline void sum_tile(const Pictures& s, const Tile& t, double* out) {
+// The sums of one tile, `out` in the order of Layout. all: else only those that `moving` enters, the others stand in `out`.
+FLUORONAV_CLONES inline void sum_tile(const Pictures& s, const Tile& t, bool all, double* out) {
     const Layout at{s.n, s.channels()};
     V w[MOST_ROWS], a[2][MOST_ROWS], b[2][MOST_ROWS];
     V mass = {}, aa = {}, bb = {}, ab = {};
@@ -133,6 +133,16 @@ FLUORONAV_CLONES inline void sum_tile(const Pictures& s, const Tile& t, double* 
     }
     out[at.aa()] = total(aa), out[at.bb()] = total(bb), out[at.ab()] = total(ab);
     if (!s.n) return;
+    if (!all) {
+        for (int i = 0; i < s.n; ++i) {
+            const float* plane = s.jacobian + static_cast<std::ptrdiff_t>(i) * s.h * s.w;
+            V ag = {};
+            for (int c = 0; c < at.channels; ++c)
+                for (int r = 0; r < t.rows; ++r) ag += w[r] * channel(s, plane, t.y + r, t.x, t.cols, c) * a[c][r];
+            out[at.ag(i)] = total(ag);
+        }
+        return;
+    }
     V g[MOST_COLUMNS * 2 * MOST_ROWS];
     for (int i = 0; i < s.n; ++i) {
         const float* plane = s.jacobian + static_cast<std::ptrdiff_t>(i) * s.h * s.w;

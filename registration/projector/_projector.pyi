@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
 from typing import Any
 
 from registration.geometry import Array, Float64
@@ -9,7 +10,7 @@ def paths() -> list[str]: ...
 def direct(planes: Array, h: int, w: int, numbers: Float64, jacobian: bool, threads: int, path: str) -> Any: ...
 def bricks(volume: Array, path: str) -> tuple[Array, float]: ...
 def patches(
-    bricks: Array, size: list[int], unit: float, h: int, w: int, numbers: Float64, jacobian: bool, threads: int,
+    bricks: Array, size: Sequence[int], unit: float, h: int, w: int, numbers: Float64, jacobian: bool, threads: int,
     path: str,
 ) -> Any: ...
 def placed(
@@ -27,3 +28,5 @@ def swept(
     computed: Array, pitch: float, fixed: Array, weight: Array, numbers: Float64, turns: Float64, reach_u: int,
     reach_v: int, threads: int,
 ) -> tuple[Array, Array]: ...
+def descended(levels: list[tuple[Any, ...]], start: Float64, lean: Float64, threads: int, path: str) -> (
+    tuple[Float64, Float64, Float64, int, Array, Float64, Float64, Float64] | None): ...

@@ -19,7 +19,7 @@ class Batch:
 
     def pictures(self, carm: CArm, poses: Float64, *, threads: int = 2) -> Array:
         """Line integrals (n, rows, columns) float32 at carm_from_patient (n, 4, 4)."""
-        return _projector.pictures(*self._planes, self._index, _numbers(carm), _contiguous(poses), max(1, threads),
+        return _projector.pictures(*self._planes, self._index, numbers_of(carm), _contiguous(poses), max(1, threads),
                                    best_path())
 
     def climb(self, carm: CArm, fixed: Array, weight: Array, poses: Float64, *, gradient: bool, iterations: int,
@@ -30,7 +30,7 @@ class Batch:
         those of solver.py. Without iterations poses are only scored. Every pose goes its own way: neither their
         number nor the threads change a bit.
         """
-        return _projector.climbed(*self._planes, self._index, _numbers(carm), _contiguous(poses), fixed, weight,
+        return _projector.climbed(*self._planes, self._index, numbers_of(carm), _contiguous(poses), fixed, weight,
                                   gradient, iterations, tolerance_px, max(1, threads), best_path())
 
 
@@ -43,10 +43,11 @@ def sweep(computed: Array, pitch_mm: float, carm: CArm, fixed: Array, weight: Ar
     the largest shift along columns and rows; turns as a roll of the pose, right-handed about the central ray.
     """
     turns = np.stack([np.cos(turns_rad), np.sin(turns_rad)], 1)
-    return _projector.swept(computed, pitch_mm, fixed, weight, _numbers(carm), turns, *reach_px, max(1, threads))
+    return _projector.swept(computed, pitch_mm, fixed, weight, numbers_of(carm), turns, *reach_px, max(1, threads))
 
 
-def _numbers(carm: CArm) -> Float64:
+def numbers_of(carm: CArm) -> Float64:
+    """(8,) what native code asks of a C-arm: rows, columns, pitch along rows and columns, SDD, SOD, principal u, v."""
     return np.array([*carm.shape, *carm.pitch_mm_row_col, carm.sdd_mm, carm.sod_mm, *carm.principal_px_u_v], np.float64)
 
 

@@ -122,11 +122,21 @@ def project(volume: Volume | Prepared, carm: CArm, carm_from_patient: Float64, *
         name = _chosen(path)
         bricks = prepared.bricks(axis, name)
         if bricks is not None:
-            size = [prepared.volume.data.shape[2 - a] for a in _ORDERS[axis]]
+            size = brick_size(prepared, axis)
             made = _projector.patches(bricks[0], size, bricks[1], h, w, numbers, jacobian, max(1, threads), name)
             if made is not None:
                 return made
     return _projector.direct(prepared.planes(axis), h, w, numbers, jacobian, max(1, threads), _chosen(path))
+
+
+def main_axis(prepared: Prepared, carm: CArm, carm_from_patient: Float64) -> int:
+    """The index axis along which the rays of a picture mostly run; carm_from_patient is rigid."""
+    return _view(prepared, carm, carm_from_patient)[0]
+
+
+def brick_size(prepared: Prepared, axis: int) -> tuple[int, ...]:
+    """Voxels along x, y, z of the bricks of an axis."""
+    return tuple(prepared.volume.data.shape[2 - a] for a in _ORDERS[axis])
 
 
 def paths() -> tuple[str, ...]:

@@ -113,10 +113,12 @@ def test_best_possible_correlation_follows_the_noise(pair):
     found = []
     for _ in range(16):
         real, alone = sigma * rng.normal(size=(2, *moving.shape)).astype(np.float32)
-        found.append(Correlation(gradient=True, patch_px=16).patches(moving, moving + real, weight, alone))
-    r, attainable = np.mean(found, 0)
-    assert np.abs(r - attainable).max() < 0.03
-    assert r.max() < 0.999
+        found.append(PATCHES.agreement(moving, moving + real, weight, alone))
+    median, explained, patches = np.mean(found, 0)
+    assert abs(median - 1) < 0.03  # nothing but noise keeps the pictures apart, so they agree as well as it allows
+    assert explained == 1
+    assert patches == 12  # three by four
+    assert PATCHES.agreement(moving, moving, weight, 10 * moving) == (0.0, 0.0, 0)  # noise hides every patch
 
 
 def test_shapes_that_do_not_fit_are_refused(pair):

@@ -42,9 +42,8 @@ inline bool bricks_at(const Bytes& data, int nx, int ny, int nz, float unit, con
 }
 
 // Whether patches serve a view: the volume lies wholly before the source, and pixels are no wider than two voxels, which
-// is as far as the rays of a window may spread on every path.
-inline bool served(const View& view, const Numbers& numbers, const Bricks& v) {
-    const double* q = numbers.data();
+// is as far as the rays of a window may spread on every path. q: the view's 27 numbers.
+inline bool served(const View& view, const double* q, const Bricks& v) {
     const double ha = -q[2], hb = v.nz - 1 - q[2], farthest = std::max(std::abs(ha), std::abs(hb));
     if (!(ha * hb > 0) || std::min(std::abs(ha), std::abs(hb)) < 2) return false;
     for (int c = 0; c < 4; ++c) {

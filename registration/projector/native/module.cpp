@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "../../native/descent.hpp"
 #include "batch.hpp"
 #include "bricks.hpp"
 #include "crew.hpp"
@@ -44,7 +45,7 @@ static nb::object patches(Bytes bricks, const std::array<int, 3>& size, float un
     const Path& p = path_named(path);
     const View view = view_of(h, w, numbers);
     Bricks volume;
-    if (!bricks_at(bricks, size[0], size[1], size[2], unit, p.bricks, volume) || !served(view, numbers, volume)) return nb::none();
+    if (!bricks_at(bricks, size[0], size[1], size[2], unit, p.bricks, volume) || !served(view, numbers.data(), volume)) return nb::none();
     Result result(h, w, jacobian);
     {
         nb::gil_scoped_release release;
@@ -73,6 +74,7 @@ static nb::tuple placed(Matrix index_from_patient, Matrix carm_from_patient, int
 
 NB_MODULE(_projector, m) {
     add_batch(m);
+    descent::add(m);
     m.def("placed", &placed, nb::arg("index_from_patient"), nb::arg("carm_from_patient"), nb::arg("h"), nb::arg("w"),
           nb::arg("pv"), nb::arg("pu"), nb::arg("sdd"), nb::arg("sod"), nb::arg("cu"), nb::arg("cv"));
     m.attr("PAD") = PAD;
