@@ -39,6 +39,9 @@ _HU = (-1000.0, 800.0)  # metal and dense bone beyond would take most of the his
 DARK = 0.3
 AIR_PIECE_ML = 20.0  # dark pieces larger than that, or open to the outside, are air; the rest is taken for bone
 BONE_TIMES_WATER = 1.6
+# What a guessed model may be off by along each axis, one standard deviation: uncorrected gradients bend an MR by some
+# mm towards the edge of its field, and where bone and air are guessed edges lie elsewhere.
+GUESS_MM = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,22 +267,30 @@ class MrModel:
         self.target_mm = self.guess.target_mm
 
     def register(self, view: View, starts: Sequence[Start], settings: Settings) -> Registration:
-        """The pose of the guess; never ACCEPTED."""
-        return doubted(self.guess.register(view, starts, settings))
+        """The pose of the guess; never ACCEPTED, and with the guess's own error in its bound."""
+        return doubted(self.guess.register(view, starts, _with_guess(settings)))
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
         """The pose of the guess near the last one; never ACCEPTED."""
-        return doubted(self.guess.track(view, start, settings))
+        return doubted(self.guess.track(view, start, _with_guess(settings)))
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts from the guess."""
         return self.guess.search(view, hint, settings)
 
 
+def _with_guess(settings: Settings) -> Settings:
+    return replace(settings, tissue_mm=float(np.hypot(settings.tissue_mm, GUESS_MM)))
+
+
 def doubted(answer: Registration) -> Registration:
-    """The answer as one that a person must judge: a guessed model cannot bound its own error."""
+    """The answer as one that a person must judge, whatever the gate says; the guess's error joins the covariance."""
     if answer.outcome is Outcome.LOST:
         return answer
-    return replace(answer, outcome=Outcome.AMBIGUOUS, error=None,
-                   why=f"low confidence: bone and air are guessed from the MR, no CT confirms them ({answer.why}); "
-                       "judge it by eye, or register the MR to a CT")
+    covariance = answer.covariance
+    if covariance is not None:
+        covariance = covariance + np.diag([0.0, 0.0, 0.0, *[GUESS_MM**2] * 3])
+    bound = "" if answer.error is None else f", {answer.error.projected_mm:.0f} mm or less expected in the picture"
+    return replace(answer, outcome=Outcome.AMBIGUOUS, covariance=covariance,
+                   why=f"low confidence: bone and air are guessed from the MR, no CT confirms them (agreement "
+                       f"{answer.similarity or 0:.2f}{bound}); judge it by eye, or give a CT")

@@ -215,8 +215,8 @@ def carm_of_camera(path: Path, center_mm: Float64) -> dict[str, Any]:
     sdd = 1.25 * sod
     place = Rigid.translation(0, 0, sod) @ np.diag([-1.0, 1.0, -1.0, 1.0]) @ camera_from_world
     return {"shape_rows_cols": [rows, cols], "pitch_mm_row_col": [sdd / float(k[1, 1]), sdd / float(k[0, 0])],
-            "sdd_mm": sdd, "sod_mm": sod, "principal_px_u_v": [float(k[0, 2]), float(k[1, 2])], "carm_from_room": place.tolist(),
-            "seen_from": "source", "intensity": "display", "polarity": "dark"}
+            "sdd_mm": sdd, "sod_mm": sod, "principal_px_u_v": [float(k[0, 2]), float(k[1, 2])],
+            "carm_from_room": place.tolist(), "seen_from": "source", "intensity": "display", "polarity": "dark"}
 
 
 def _pose(stored: dict[str, Any]) -> Float64:

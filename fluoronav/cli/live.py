@@ -28,7 +28,7 @@ def live(
     finished: Annotated[bool, typer.Option(
         "--finished", help="a folder is one finished run: play it at its own pace and end")] = False,
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file with one pose")] = "angles",
-    by: Annotated[str | None, typer.Option(help="implant, volume or vessels, where the case has several")] = None,
+    by: Annotated[str | None, typer.Option(help="implant, volume, vessels or mr, where the case has several")] = None,
     tolerance_mm: Annotated[float, typer.Option(help="largest projected 95 % error that is accepted, mm")] = 5.0,
     tissue_motion_mm: Annotated[float, typer.Option(
         help="motion of the target against the bones of a CT that the bounds allow for, mm (one standard deviation)",

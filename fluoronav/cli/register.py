@@ -24,7 +24,8 @@ def register(
              "(stated, shared, each)")] = "stated",
     bodies: Annotated[str, typer.Option(
         help="the CT as one body, or its spine apart from the tissue that breathes (one, spine)")] = "one",
-    by: Annotated[str | None, typer.Option(help="implant, volume or vessels, where the case has several")] = None,
+    by: Annotated[str | None, typer.Option(
+        help="implant, volume, vessels or mr (bone and air guessed from it), where the case has several")] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(
         help="point in the patient frame (L P S, mm) where errors are stated")] = None,
     tolerance_mm: Annotated[float, typer.Option(help="largest projected 95 % error that is accepted, mm")] = 5.0,
@@ -89,7 +90,7 @@ def _checked(by: str | None, tolerance_mm: float, index: int | None, all_frames:
     from registration.errors import BadInput
 
     if by is not None:
-        _choice("--by", by, ("implant", "volume", "vessels"))
+        _choice("--by", by, ("implant", "volume", "vessels", "mr"))
     if not tolerance_mm > 0:
         raise BadInput("--tolerance-mm", got=tolerance_mm, expected="a number above 0", remedy="give mm, such as 5")
     if index is not None and all_frames:

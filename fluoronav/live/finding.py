@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fluoronav.case import Case
 
 # pixels a side of what is followed; a CT is followed at 128 and judged from twice that
-FOLLOWED = {"implant": 1024, "volume": 256, "vessels": 512}
+FOLLOWED = {"implant": 1024, "volume": 256, "vessels": 512, "mr": 256}
 NO_CASE = "no case"
 
 

@@ -14,7 +14,7 @@ from registration.model import Settings
 
 OVERLAYS = ("auto", "vtk", "lines", "none")
 VIEWS = ("raw", "enhanced")
-KINDS = (None, "implant", "volume", "vessels")
+KINDS = (None, "implant", "volume", "vessels", "mr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class PipelineSettings:
     threads: int = 2
     seed: int = 0
     init: str | dict[str, Any] = "angles"
-    by: Literal["implant", "volume", "vessels"] | None = None
+    by: Literal["implant", "volume", "vessels", "mr"] | None = None
     view: Literal["raw", "enhanced"] = "raw"
     overlay: Literal["auto", "vtk", "lines", "none"] = "auto"
     chain: ChainSettings = field(default_factory=ChainSettings)

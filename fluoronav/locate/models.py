@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of a case is looked for in its pictures: the implant, the CT or the vessels?"""
+"""Which part of a case is looked for in its pictures: the implant, the CT, the vessels, or what an MR lets guess?"""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from registration.shapes import Polylines
 if TYPE_CHECKING:
     from fluoronav.case import Case
 
-Kind = Literal["implant", "volume", "vessels"]
+Kind = Literal["implant", "volume", "vessels", "mr"]
 
 
 def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
                    target_mm: Float64 | None = None) -> Model:
     """What to register: the implant where the case has one (metal outshines all else), else the CT, else
-    the vessels; `by` chooses. target_mm (3,) replaces the case's own target. Raises BadInput."""
+    the vessels, else the MR (with low confidence at best); `by` chooses. target_mm (3,) replaces the case's own
+    target. Raises BadInput."""
     kinds = kinds_of(case)
     if not kinds:
-        raise BadInput(f"case {case.name}", got="no CT, vessel centerlines or implant",
-                       expected="one of them", remedy="create the case again with --ct, --vessels or --implant")
+        raise BadInput(f"case {case.name}", got="no CT, vessel centerlines, implant or MR",
+                       expected="one of them", remedy="create the case again with --ct, --vessels, --implant or --mr")
     kind = by or kinds[0]
     if kind not in kinds:
         raise BadInput(f"case {case.name}", got=f"no {kind}", expected=" or ".join(kinds),
@@ -45,6 +46,11 @@ def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
         volume = case.volume_hu
         assert volume is not None
         return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads, vessels_mm=_walls(case))
+    if kind == "mr":
+        from registration.multimodal import MrModel
+
+        assert case.mr is not None
+        return MrModel(case.mr, target, threads=settings.threads)
     from registration.vessels import VesselModel
 
     surface = next(iter(case.surfaces.values()), None)
@@ -71,6 +77,8 @@ def kinds_of(case: Case) -> list[Kind]:
         kinds.append("volume")
     if case.centerlines:
         kinds.append("vessels")
+    if case.volume_hu is None and case.mr is not None:
+        kinds.append("mr")  # a guess of bone and air; where there is a CT, the CT knows
     return kinds
 
 
@@ -88,6 +96,9 @@ def center_of(case: Case, kind: str) -> tuple[Float64, str]:
     if kind == "volume":
         assert case.volume_hu is not None
         return case.volume_hu.center_mm, "the center of the CT"
+    if kind == "mr":
+        assert case.mr is not None
+        return case.mr.center_mm, "the center of the MR"
     if kind == "implant":
         assert case.implant is not None
         return case.implant.vertices.mean(axis=0), "the mean of the mesh's vertices"

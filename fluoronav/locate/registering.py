@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 READ_AHEAD = 16  # frames of a run decoded before work begins
-LONGEST = {"implant": 1024, "volume": 512, "vessels": 512}  # pixels a side: what each method resolves
+LONGEST = {"implant": 1024, "volume": 512, "vessels": 512, "mr": 512}  # pixels a side: what each method resolves
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def body_of(case: Case, by: Kind | None) -> tuple[Kind, Volume]:
     """What absorbs in a case, as attenuation in 1/mm. Raises BadInput."""
     from registration.voxelize import implant_volume
 
-    kinds: list[Kind] = [k for k in kinds_of(case) if k != "vessels" or case.surfaces]
+    kinds: list[Kind] = [k for k in kinds_of(case) if k != "mr" and (k != "vessels" or case.surfaces)]
     if not kinds or (by is not None and by not in kinds):
         raise BadInput(f"case {case.name}", got=f"no {by or 'CT, implant or vessel surface'}",
                        expected=" or ".join(kinds) or "something that absorbs", remedy="create the case with it")

@@ -66,6 +66,9 @@ def _possible(case: Case, runs: Sequence[Run], options: Options) -> None:
     if not kinds or options.by not in (None, *kinds):
         raise BadInput("joint registration", got=options.by or "an empty case", expected=" or ".join(kinds) or "a CT, "
                        "vessels or an implant", remedy="choose what the case has, or create it again")
+    if (options.by or kinds[0]) == "mr":
+        raise BadInput("joint registration", got="an MR without a CT", expected="a CT, vessels or an implant",
+                       remedy="register each view by itself (an MR alone is a guess), or give a CT")
     if (options.by or kinds[0]) != "volume" and (options.bodies != "one" or options.intrinsics != "stated"):
         raise BadInput("joint registration", got=f"--bodies {options.bodies}, --intrinsics {options.intrinsics} by its "
                        f"{options.by or kinds[0]}", expected="a case with a CT for these", remedy="leave them out")

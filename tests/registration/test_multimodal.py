@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from registration.errors import BadInput
 from registration.geometry import Rigid, Volume
-from registration.multimodal import MrMatch, attenuation_from_mr, doubted, match_mr
+from registration.multimodal import GUESS_MM, MrMatch, attenuation_from_mr, doubted, match_mr
 from registration.result import ErrorEstimate, Outcome, Registration
 
 # Hounsfield units and the signal that a T1-like sequence shows there: fat bright, muscle grey, bone and air dark
@@ -105,9 +105,10 @@ def test_mr_alone_tells_air_bone_and_tissue_apart() -> None:
 
 
 def test_mr_alone_is_never_accepted() -> None:
-    error = ErrorEstimate(1.0, 0.5, np.zeros(3))
+    error = ErrorEstimate(14.0, 12.0, np.zeros(3))
     accepted = Registration(Outcome.ACCEPTED, "agreement 0.9", np.eye(4), np.eye(6), error, 0.9, "angles")
     answer = doubted(accepted)
-    assert answer.outcome is Outcome.AMBIGUOUS and answer.error is None
-    assert "low confidence" in answer.why and "agreement 0.9" in answer.why
+    assert answer.outcome is Outcome.AMBIGUOUS and answer.error is error
+    assert "low confidence" in answer.why and "agreement 0.9" in answer.why and "12 mm" in answer.why
+    assert answer.covariance is not None and (np.diag(answer.covariance)[3:] >= GUESS_MM**2).all()
     assert doubted(Registration.lost("nothing")).outcome is Outcome.LOST

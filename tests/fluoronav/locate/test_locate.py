@@ -46,7 +46,7 @@ def scene(seed: int = 4) -> tuple[Any, np.ndarray, np.ndarray]:
     truth = carm_from_patient_at(25, -10, lines.points.mean(0) + np.array([4, -6, 3]))
     view = picture(lines, CARM, truth, noise=0.0)
     grey = 220 - 60 * view.line_integrals
-    case = SimpleNamespace(name="T", implant=None, volume_hu=None, surfaces={}, centerlines={"tree": lines},
+    case = SimpleNamespace(name="T", implant=None, volume_hu=None, mr=None, surfaces={}, centerlines={"tree": lines},
                            target_mm=None, target_assumed=True)
     return case, truth, grey
 
