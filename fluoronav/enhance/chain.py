@@ -194,7 +194,8 @@ def _enhanced(work: Work, heads: Heads) -> Enhanced:
     return Enhanced(
         line_integrals=read_only(work.line_integrals, np.float32), sigma=read_only(work.sigma, np.float32),
         display=read_only(work.display, np.uint8), raw_display=read_only(work.raw_display, np.uint8),
-        flow=None if work.flow is None else read_only(work.flow, np.float32), carm=work.carm, valid=work.valid,
+        flow=None if work.flow is None else read_only(work.flow, np.float32), cell=work.cell, carm=work.carm,
+        valid=work.valid,
         relative=work.relative, i0=work.i0, i0_source=work.i0_source, badges=work.badges,
         values=None if work.values is None else read_only(work.values, np.float32), shift_px=work.shift_px,
         shares=None if work.fresh is None or work.variance is None else Shares(work.variance, work.fresh, work.weights),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How does noise go without taking a moving wire along? A temporal filter that doubts itself where lines change.
 
-The recursion of native/kernels.cpp runs in the scale of unit noise. Its thresholds are in units of what
+The filter of native/denoise.cpp runs in the scale of unit noise. Its thresholds are in units of what
 noise alone does to the same statistics, measured on the difference of the first frames, because detectors
 and displays correlate their noise.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from fluoronav.enhance import kernels
@@ -26,6 +25,7 @@ MEDIAN_OF_NORMAL = 0.6745  # median magnitude over standard deviation
 CALIBRATED = 384  # pixels a side: enough blocks to find quiet ones, and bounded time
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
+BLOCKS = 64  # a side at least, of 8 pixels or more, whose means tell a change of exposure
 STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
 COMMON = 2.0  # times the spread of the blocks of a level: a shift that they share
 
@@ -95,6 +95,7 @@ class Denoise:
         badges = item.badges
         if state is None:
             mean, variance = y, np.full_like(y, item.excess)
+            clean, left, _ = kernels.spatial(y, variance, rules_of(calibration, self.settings, item.excess))
         else:
             before, doubt = self.before(state, item)
             if state.previous is not None and item.excess == 1 and item.law_before is None:
@@ -102,12 +103,11 @@ class Denoise:
             before, stepped = exposure_followed(before, y, item.frame.valid)
             if stepped:
                 badges = (*badges, "exposure step followed")
-            mean, variance = self._temporal(y, before, doubt, item, calibration)
-        clean, kept = self._spatial(mean, variance, calibration)
-        out_variance = variance * share_left(kept, calibration)
+            mean, variance, clean, left = kernels.denoised(
+                y, before, doubt, rules_of(calibration, self.settings, item.excess), item.flow, item.trusted, item.cell)
         learning = y if calibration.frames < 4 and item.excess == 1 else None
         return (DenoiseState(mean, variance, calibration, learning),
-                replace(item, clean=clean, variance=out_variance, fresh=variance, badges=badges))
+                replace(item, clean=clean, variance=left, fresh=variance, badges=badges))
 
     def before(self, state: Remembered, item: Work) -> tuple[Array, Array]:
         """State mean in the present law's scale, and the state's variance."""
@@ -119,34 +119,24 @@ class Denoise:
         ratio = float(np.median(item.law_before.sigma) / np.median(item.law.sigma)) ** 2
         return mean, state.variance * np.float32(ratio)
 
-    def _temporal(self, y: Array, mean: Array, variance: Array, item: Work,
-                  calibration: Calibration) -> tuple[Array, Array]:
-        s = self.settings
-        scale = 1 / calibration.evidence
-        if item.flow is not None and item.trusted is not None:
-            other, doubt = kernels.moved(mean, variance, item.flow, item.trusted, REMAPPED)
-            mean, variance = kernels.chosen(y, mean, variance, other, doubt, item.excess)
-        evidence = kernels.evidence(y, mean, variance, item.excess)
-        out: tuple[Array, Array] = kernels.temporal(y, evidence, mean, variance, item.excess, scale, s.gate_low,
-                                                    s.gate_high, s.floor)
-        return out
 
-    def _spatial(self, mean: Array, variance: Array, calibration: Calibration) -> tuple[Array, Array]:
-        s = self.settings
-        out: tuple[Array, Array] = kernels.spatial(mean, variance, 1 / calibration.line, 1 / calibration.point,
-                                                   s.detail_low, s.detail_high, s.detail_least)
-        return out
+def rules_of(c: Calibration, s: DenoiseSettings, excess: float = 1.0) -> Array:
+    """The numbers of `Rules` in native/denoise.hpp, in their order."""
+    return np.array([excess, 1 / c.evidence, 1 / c.line, 1 / c.point, s.gate_low, s.gate_high, s.floor, REMAPPED,
+                     s.detail_low, s.detail_high, s.detail_least, c.left, c.kept], np.float32)
 
 
 def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]:
     """(the state's levels moved by the common shift at each level, whether there was one).
 
-    A change of exposure moves the blocks of a level by the same amount; what moves does not. Means of
-    8x8 blocks, so that sorting by level does not pick noise.
+    A change of exposure moves the blocks of a level by the same amount; what moves does not. Means of blocks of
+    pixels, so that sorting by level does not pick noise.
     """
-    size = (max(y.shape[1] // 8, 1), max(y.shape[0] // 8, 1))
-    old, new = (cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (mean, y))
-    pick = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+    block = max(8, max(y.shape) // BLOCKS)
+    old, new = kernels.pooled(mean, block), kernels.pooled(y, block)
+    down, across = (np.minimum(np.arange(n) * block + block // 2, size - 1)
+                    for n, size in zip(old.shape, y.shape, strict=True))
+    pick = valid[down[:, None], across]
     old, change = old[pick], (new - old)[pick]
     if old.size < 64:
         return mean, False
@@ -160,20 +150,6 @@ def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]
     return mean + np.interp(mean, centers, shifts).astype(np.float32), True
 
 
-def share_left(kept: Array, calibration: Calibration) -> Array:
-    """Share of the variance (rows, columns) that the spatial part left, from the detail kept around a pixel.
-
-    Between what it leaves of noise alone and all of it, where structure made it keep everything. The
-    average over about 10x10 pixels, because a pixel keeps its detail where its own noise happens to be large.
-    """
-    rows, columns = kept.shape
-    half = (max(columns // 2, 1), max(rows // 2, 1))  # a smooth answer needs no full resolution
-    around = cv2.blur(cv2.resize(kept, half, interpolation=cv2.INTER_AREA), (5, 5))
-    structure = np.clip((around - calibration.kept) / max(1 - calibration.kept, 1e-3), 0, 1)
-    left = (calibration.left + (1 - calibration.left) * structure).astype(np.float32)
-    return cv2.resize(left, (columns, rows), interpolation=cv2.INTER_LINEAR)
-
-
 def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settings: DenoiseSettings) -> Calibration:
     """The calibration with one more difference of frames, over the middle of the picture, in its running mean."""
     middle = middle_of(y.shape)
@@ -181,13 +157,12 @@ def calibrated(old: Calibration, y: Array, previous: Array, valid: Array, settin
     valid = valid[middle]
     none = np.zeros_like(change)
     whole = quiet_median(change, valid) or 1.0
-    _, detail, along = kernels.parts(change)
+    near, along, _ = kernels.parts(change)
     evidence = quiet_median(kernels.evidence(change, none, none, 1.0), valid) / whole * MEDIAN_OF_NORMAL
     line = _bounded(quiet_median(along, valid) / whole * MEDIAN_OF_NORMAL, WHITE_LINE)
-    point = _bounded(quiet_median(detail, valid) / whole * MEDIAN_OF_NORMAL, WHITE_POINT)
-    s = settings
-    clean, kept = kernels.spatial(change, none + np.float32((whole / MEDIAN_OF_NORMAL) ** 2), 1 / line, 1 / point,
-                                  s.detail_low, s.detail_high, s.detail_least)
+    point = _bounded(quiet_median(change - near, valid) / whole * MEDIAN_OF_NORMAL, WHITE_POINT)
+    rules = rules_of(Calibration(line=line, point=point), settings)
+    clean, _, kept = kernels.spatial(change, none + np.float32((whole / MEDIAN_OF_NORMAL) ** 2), rules)
     found = {"evidence": _bounded(evidence, WHITE_EVIDENCE), "line": line, "point": point,
              "left": min(quiet_mean(clean**2, valid) / (whole / MEDIAN_OF_NORMAL) ** 2, 1.0),
              "kept": quiet_mean(kept, valid)}

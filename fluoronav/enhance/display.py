@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,14 +11,15 @@ import numpy as np
 from fluoronav.enhance import kernels
 from fluoronav.enhance.noise import NoiseLaw
 from fluoronav.enhance.work import Work
-from fluoronav.imaging.frame import Frame
+from fluoronav.imaging.frame import Frame, Intensity
 from fluoronav.imaging.intensity import FLOOR, I0_PERCENTILE
-from registration.geometry import Array
+from registration.geometry import Array, read_only
 
 LOW, HIGH = 0.5, 99.5  # percentiles of the line integrals shown as white and black
 MARGIN = 0.06  # of the window, on both sides
 PACE = 0.08  # share of a new frame in the window: settles within a second at 15 frames/s
 JUMP = 0.5  # of the window: a larger change is followed at once, it is another picture
+SAMPLED = 128  # pixels a side that percentiles are taken of, at least
 LEAST_WIDTH = 0.02  # a flat picture is shown flat, not as blown-up noise
 
 
@@ -42,26 +44,34 @@ class Display:
         assert law is not None and clean is not None and variance is not None
         i0, source = _unattenuated(frame, clean, law, state)
         p_table, s_table = _tables(law, frame, i0)
-        raw = line_integral_of(np.arange(law.forward.size, dtype=np.float64), frame, i0).astype(np.float32)
-        values, p, sigma = kernels.picture(clean, variance, law.restore, p_table, s_table, law.start, law.step)
+        raw = _raw_table(frame.intensity, i0, law.forward.size)
+        step = max(1, min(clean.shape) // SAMPLED)
+        some = kernels.lookup(np.ascontiguousarray(clean[::step, ::step]), p_table, law.start, law.step)
+        low, high = _window(some[frame.valid[::step, ::step]], state)
+        pixels = np.ascontiguousarray(frame.pixels)
+        raw_display = kernels.taken(pixels, kernels.window(raw[None], low, high)[0])
+        # contrast is for the eye and for files; what is measured stays what it was
+        shown = clean if item.shown is None else item.shown
+        values, p, sigma, display = kernels.picture(clean, variance, shown, law.restore, p_table, s_table, law.start,
+                                                    law.step, low, high)
         if item.fresh is None:  # nothing was denoised: the raw frame, bit for bit
-            values, p = frame.pixels.astype(np.float32), np.take(raw, frame.pixels)
-        seen = p
-        if item.shown is not None:  # for the eye and for files; what is measured stays what it was
-            values = kernels.lookup(item.shown, law.restore, law.start, law.step)
-            seen = kernels.lookup(item.shown, p_table, law.start, law.step)
-        low, high = _window(p, frame.valid, state)
-        grey = kernels.window(raw[None], low, high)[0]
+            p = np.take(raw, pixels)
+            if item.shown is None:
+                values, display = pixels.astype(np.float32), raw_display
         return DisplayState(low, high, i0, source), replace(
-            item, values=values, line_integrals=p, sigma=sigma, display=kernels.window(seen, low, high),
-            raw_display=np.take(grey, frame.pixels), i0=i0, i0_source=source,
-            relative=frame.intensity.kind != "linear", carm=frame.carm, valid=frame.valid, window=(low, high),
-            p_table=p_table)
+            item, values=values, line_integrals=p, sigma=sigma, display=display, raw_display=raw_display, i0=i0,
+            i0_source=source, relative=frame.intensity.kind != "linear", carm=frame.carm, valid=frame.valid,
+            window=(low, high), p_table=p_table)
 
 
-def line_integral_of(values: Array, frame: Frame, i0: float | None) -> Array:
+@functools.lru_cache(maxsize=4)
+def _raw_table(meaning: Intensity, i0: float | None, entries: int) -> Array:
+    """Line integrals (float32) of every stored value."""
+    return read_only(line_integral_of(np.arange(entries, dtype=np.float64), meaning, i0), np.float32)
+
+
+def line_integral_of(values: Array, law: Intensity, i0: float | None) -> Array:
     """Line integrals (relative ones where the data is not linear) of values in stored units."""
-    law = frame.intensity
     if law.kind == "linear":
         return -np.log(np.maximum(values - law.dark, FLOOR) / (i0 or 1.0))
     full = float((1 << law.bits) - 1)
@@ -71,7 +81,7 @@ def line_integral_of(values: Array, frame: Frame, i0: float | None) -> Array:
 def _tables(law: NoiseLaw, frame: Frame, i0: float | None) -> tuple[Array, Array]:
     """Line integral and standard deviation (of one frame) at the nodes of the law."""
     values = law.restore.astype(np.float64)
-    p = line_integral_of(values, frame, i0)
+    p = line_integral_of(values, frame.intensity, i0)
     if frame.intensity.kind == "linear":
         slope = 1 / np.maximum(values - frame.intensity.dark, FLOOR)
     else:
@@ -94,8 +104,8 @@ def _unattenuated(frame: Frame, clean: Array, law: NoiseLaw, state: DisplayState
     return state.i0 * (found / state.i0) ** PACE, "estimated"
 
 
-def _window(p: Array, valid: Array, state: DisplayState | None) -> tuple[float, float]:
-    inside = p[::4, ::4][valid[::4, ::4]]
+def _window(inside: Array, state: DisplayState | None) -> tuple[float, float]:
+    """(low, high) of the window after a frame with these line integrals."""
     if inside.size < 16:
         return (state.low, state.high) if state is not None else (0.0, 1.0)
     low, high = (float(x) for x in np.percentile(inside, (LOW, HIGH)))

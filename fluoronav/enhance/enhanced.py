@@ -57,8 +57,9 @@ class Enhanced:
     line_integrals (rows, columns) float32, no unit, higher = denser; `relative` where they are only
     defined up to scale and offset (display, log and subtracted data). sigma (rows, columns) float32:
     standard deviation of the line integrals. display (rows, columns) uint8 after window/level,
-    dense = dark. raw_display: the same window on the untouched frame. flow (rows, columns, 2)
-    float32, px, (du, dv) from the previous frame to this one, or None. valid: bool mask.
+    dense = dark. raw_display: the same window on the untouched frame. flow (cells down, cells
+    across, 2) float32, px, (du, dv) from the previous frame to this one of cells of `cell` x `cell` pixels, or None.
+    valid: bool mask.
     i0: unattenuated signal used (above dark), i0_source where it is from. badges: what is degraded, in words.
     values (rows, columns) float32: the clean signal in the frame's stored units, unbiased (contrast raised where
     that was asked for). shift_px: (du, dv) by which stabilising moved the content. shares: where a pixel is from.
@@ -80,3 +81,4 @@ class Enhanced:
     shift_px: tuple[float, float] = (0.0, 0.0)
     shares: Shares | None = None
     heads: Heads = Heads()
+    cell: int = 1

@@ -18,14 +18,16 @@ except ImportError:
     _used = reference
     compiled = False
 
+stabilized = _used.stabilized
+pooled = _used.pooled
 evidence = _used.evidence
-temporal = _used.temporal
-spatial = _used.spatial
 parts = _used.parts
-moved = _used.moved
-chosen = _used.chosen
+followed = _used.followed
+denoised = _used.denoised
+spatial = _used.spatial
 lookup = _used.lookup
 picture = _used.picture
+taken = _used.taken
 window = _used.window
 contrast = _used.contrast if compiled else reference_contrast.contrast
 

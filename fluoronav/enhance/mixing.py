@@ -108,8 +108,7 @@ class Mix:
                  item: Work) -> tuple[Array, Array, Array]:
         native, scale = kernels.mixing(), 1 / state.calibration.evidence
         if item.flow is not None and item.trusted is not None:
-            other, doubt = kernels.moved(mean, variance, item.flow, item.trusted, REMAPPED)
-            mean, variance = kernels.chosen(y, mean, variance, other, doubt, item.excess)
+            mean, variance = kernels.followed(y, mean, variance, item.excess, item.flow, item.trusted, item.cell, REMAPPED)
         evidence = kernels.evidence(y, mean, variance, item.excess)
         features = native.time_features(y, evidence, mean, variance, item.excess, scale, state.busy, state.lined)
         found = self._run("time", features)

@@ -11,7 +11,7 @@ import numpy as np
 from fluoronav.enhance.work import Work
 from registration.geometry import Array
 
-SIDE = 176  # pixels at most: flow at this size takes 1 ms and its noise is averaged over the pixels joined
+LEAST_CELLS = 16  # a side: in a smaller picture there is nothing to follow
 EXPLAINS = 0.6  # the moved picture must leave less than this share of the change
 LEAST_PX = 0.3  # shorter flow is standing still: moving the state would only blur it
 NOTICED = 2.0  # a change below this many standard deviations is noise and needs no flow
@@ -19,35 +19,29 @@ NOTICED = 2.0  # a change below this many standard deviations is noise and needs
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-    """The last frame at reduced size, in the scale of unit noise."""
+    """Means of cells of the last frame, in the scale of unit noise, a little blurred."""
 
     small: Array
 
 
 class Motion:
-    """Stage: flow (rows, columns, 2) in pixels from the last frame to this one, and where to believe it."""
+    """Stage: flow in pixels from the last frame to this one of cells of pixels, and where to believe it."""
 
     name = "motion"
 
     def step(self, state: MotionState | None, item: Work) -> tuple[MotionState, Work]:
         """Adds `flow` and `trusted` to the item; None where nothing moved or nothing is known."""
-        y = item.stabilized
-        assert y is not None
-        factor = max(1, -(-max(y.shape) // SIDE))
-        size = (max(y.shape[1] // factor, 32), max(y.shape[0] // factor, 32))
-        small = cv2.GaussianBlur(cv2.resize(y, size, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+        assert item.small is not None
+        small = cv2.GaussianBlur(item.small, (0, 0), 1.0)
         new = MotionState(small)
-        if state is None or state.small.shape != small.shape or item.law_before is not None:
+        if (state is None or state.small.shape != small.shape or item.law_before is not None
+                or min(small.shape) < LEAST_CELLS):
             return new, item
-        flow, trusted = believed(state.small, small, noise=0.4 / factor)
+        flow, trusted = believed(state.small, small, noise=0.4 / item.cell)
         if not trusted.any():
             return new, item
-        full = (y.shape[1], y.shape[0])
-        ratio = np.array([y.shape[1] / size[0], y.shape[0] / size[1]], np.float32)
-        flow = np.where(trusted[..., None], flow * ratio, 0).astype(np.float32)
-        big = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR)
-        mask = cv2.resize(trusted.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST)
-        return new, replace(item, flow=big, trusted=mask)
+        shift = np.where(trusted[..., None], flow * np.float32(item.cell), 0).astype(np.float32)
+        return new, replace(item, flow=shift, trusted=trusted.astype(np.uint8))
 
 
 def believed(before: Array, now: Array, noise: float) -> tuple[Array, Array]:

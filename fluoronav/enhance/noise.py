@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from fluoronav.enhance import kernels
 from fluoronav.enhance.work import Work
 from fluoronav.imaging.frame import Frame, Intensity
 from registration.geometry import Array, read_only
@@ -25,6 +26,9 @@ LEARNING_FRAMES = 8
 REPEATED = 16  # after learning, every 16th frame is measured again: the dose may have changed
 NOISIER = 1.2  # times the usual texture: this frame is noisier than the run
 MOST_EXCESS = 25.0
+SIDE = 176  # cells at most: flow between them takes 1 ms and their noise is averaged over the pixels joined
+LEAST_CELLS = 32  # a side, where the picture has so many pixels
+TEXTURED = 128  # places a side at which the texture of a frame is measured: its median is good to 1 %
 CHANGED = 0.08  # relative change of sigma that makes new tables worth it
 
 
@@ -45,9 +49,10 @@ class NoiseLaw:
     levels: Array
     variances: Array
 
-    def stabilized(self, pixels: Array) -> Array:
-        """Stored pixels (uint8 or uint16) in the scale of unit noise, float32."""
-        return np.take(self.forward, pixels)
+    def stabilized(self, pixels: Array, cell: int = 1) -> tuple[Array, Array]:
+        """Stored pixels (uint8 or uint16) in the scale of unit noise, float32, and means of cells of them."""
+        out: tuple[Array, Array] = kernels.stabilized(np.ascontiguousarray(pixels), self.forward, cell)
+        return out
 
     def nodes(self) -> Array:
         """The stabilized values at which the tables stand."""
@@ -197,28 +202,35 @@ class Noise:
     name = "noise"
 
     def step(self, state: NoiseState | None, item: Work) -> tuple[NoiseState, Work]:
-        """Adds `stabilized`, `law`, `excess` and, where the law changed, `law_before` to the item."""
+        """Adds `stabilized`, `small`, `cell`, `law`, `excess` and, where the law changed, `law_before` to the item."""
         frame = item.frame
         before = state.law if state is not None else None
         law, levels, seen = _law_for(state, frame)
         changed = before is not None and law is not before
-        y = law.stabilized(frame.pixels)
+        cell = cell_of(frame.pixels.shape)
+        y, small = law.stabilized(frame.pixels, cell)
         now = texture(y)
         usual = now if state is None or changed else state.texture
         excess = (now / usual) ** 2 if now > NOISIER * usual > 0 else 1.0
         usual += (min(now, NOISIER * usual) - usual) * (0.1 if now > usual else 0.5)
         new = NoiseState(law, levels, seen, (state.frames if state else 0) + 1, frame.pixels, usual)
         return new, replace(item, law=law, law_before=before if changed else None, stabilized=y,
-                            excess=min(excess, MOST_EXCESS))
+                            small=small, cell=cell, excess=min(excess, MOST_EXCESS))
+
+
+def cell_of(shape: tuple[int, ...]) -> int:
+    """Pixels a side of the cells between which motion is looked for."""
+    return max(1, min(-(-max(shape) // SIDE), min(shape) // LEAST_CELLS))
 
 
 def texture(y: Array) -> float:
-    """Median magnitude of the second difference along and across, on every fourth pixel: mostly noise."""
-    c = y[1:-1:4, 1:-1:4]
+    """Median magnitude of the second difference along and across, at places spread evenly: mostly noise."""
+    down, across = (max(n // TEXTURED, 2) for n in y.shape)
+    c = y[1:-1:down, 1:-1:across]
     rows, columns = c.shape
-    up, down = y[0::4, 1:-1:4][:rows], y[2::4, 1:-1:4][:rows]
-    left, right = y[1:-1:4, 0::4][:, :columns], y[1:-1:4, 2::4][:, :columns]
-    return float(np.median(np.abs(4 * c - up - down - left - right)))
+    above, below = y[0::down, 1:-1:across][:rows], y[2::down, 1:-1:across][:rows]
+    left, right = y[1:-1:down, 0::across][:, :columns], y[1:-1:down, 2::across][:, :columns]
+    return float(np.median(np.abs(4 * c - above - below - left - right)))
 
 
 def _law_for(state: NoiseState | None, frame: Frame) -> tuple[NoiseLaw, Array, tuple[Array, ...]]:

@@ -182,7 +182,7 @@ def moved(item: Work, shift_px: tuple[float, float], before_px: tuple[float, flo
     flow = item.flow
     if flow is not None:
         turn = np.array([shift_px[0] - before_px[0], shift_px[1] - before_px[1]], np.float32)
-        flow = shifted(flow, *shift_px) + turn
+        flow = shifted(flow, du / item.cell, dv / item.cell) + turn * np.float32(factor)
     known = shifted(np.full(item.valid.shape, 255, np.uint8), du, dv, 0.0) == 255
     valid = known & (shifted(item.valid.astype(np.uint8) * 255, du, dv) == 255)
 

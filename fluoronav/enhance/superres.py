@@ -70,10 +70,10 @@ class Superres:
         def repeated(picture: Array | None) -> Array | None:
             return None if picture is None else repeat(picture)
 
-        flow = None if item.flow is None else np.ascontiguousarray(repeat(item.flow) * np.float32(FACTOR))
+        flow = None if item.flow is None else item.flow * np.float32(FACTOR)
         assert item.valid is not None
         return replace(item, values=repeated(item.values), line_integrals=repeated(item.line_integrals),
-                       sigma=repeated(item.sigma), display=repeated(item.display), flow=flow,
+                       sigma=repeated(item.sigma), display=repeated(item.display), flow=flow, cell=item.cell * FACTOR,
                        raw_display=repeated(item.raw_display), valid=read_only(repeat(item.valid)),
                        carm=None if item.carm is None else item.carm.divided(FACTOR))
 

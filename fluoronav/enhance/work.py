@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Work:
     """One frame on its way. Arrays are (rows, columns) float32 in the scale of unit noise unless said.
 
-    noise: law, law_before (where the law changed with this frame), stabilized, excess (this frame's
-    variance where it is noisier than the run, else 1);
-    motion: flow (rows, columns, 2) px or None, trusted (uint8 flags, rows, columns) where it explains a change;
+    noise: law, law_before (where the law changed with this frame), stabilized, small (means of its cells of `cell` x
+    `cell` pixels, fewer at the far borders), excess (this frame's variance where it is noisier than the run, else 1);
+    motion: flow (cells down, cells across, 2) px or None, trusted (uint8 flags of the cells) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
     surroundings have the rest) where they were mixed; contrast: shown, clean with more contrast, for display and
@@ -33,6 +33,8 @@ class Work:
     law: NoiseLaw | None = None
     law_before: NoiseLaw | None = None
     stabilized: Array | None = None
+    small: Array | None = None
+    cell: int = 1
     excess: float = 1.0
     flow: Array | None = None
     trusted: Array | None = None

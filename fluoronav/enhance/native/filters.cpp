@@ -1,106 +1,103 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filters that the classical and the learned denoiser share (see kernels.hpp for their taps).
-// Bound by the line averages: 12 x 11 additions a pixel from cache.
+// See filters.hpp; each walks down its band of rows once, as denoise.cpp does.
 #include "filters.hpp"
+
+#include "team.hpp"
 
 namespace fluoronav {
 
-constexpr int kTile = 256;  // columns at a time
-
 FLUORONAV_CLONES
-static void innovation_rows(const float* y, const float* m, const float* v, float frame, Padded& raw, int r0, int r1) {
-    for (int r = r0; r < r1; ++r) {
-        float* __restrict out = raw.row(r);
-        const std::size_t at = std::size_t(r) * raw.cols;
-        for (int x = 0; x < raw.cols; ++x) out[x] = (y[at + x] - m[at + x]) / std::sqrt(frame + v[at + x]);
-    }
+static void scaled_row(const Short* steps, float unit, int cols, float* __restrict out) {
+    for (int x = 0; x < cols; ++x) out[x] = float(steps[x]) * unit;
 }
 
-void innovation(const float* y, const float* m, const float* v, float frame, Padded& raw) {
-    each_row(raw.rows, [&](int r0, int r1) { innovation_rows(y, m, v, frame, raw, r0, r1); });
-    raw.repeat_borders();
-}
-
-FLUORONAV_CLONES
-static void blur3_rows(const Padded& in, Padded& out, int r0, int r1) {
-    for (int r = r0; r < r1; ++r) blur3_row(in, r, out.row(r));
-}
-
-void blur3(const Padded& in, Padded& out) {
-    each_row(in.rows, [&](int r0, int r1) { blur3_rows(in, out, r0, r1); });
-    out.repeat_borders();
-}
-
-FLUORONAV_CLONES
-static void line_rows(const Padded& in, float* out, int r0, int r1) {
-    for (int x = 0; x < in.cols; x += kTile)
-        for (int r = r0; r < r1; ++r)
-            line_row(in, r, x, std::min(x + kTile, in.cols), out + std::size_t(r) * in.cols);
-}
-
-void lines(const Padded& in, float* out) {
-    each_row(in.rows, [&](int r0, int r1) { line_rows(in, out, r0, r1); });
-}
-
-FLUORONAV_CLONES
-static void split_rows(const Padded& whole, const Padded& once, Padded& detail, float* base, int r0, int r1) {
-    for (int r = r0; r < r1; ++r) {
-        float* b = base + std::size_t(r) * whole.cols;
-        blur3_row(once, r, b);
-        float* __restrict d = detail.row(r);
-        const float* w = whole.row(r);
-        for (int x = 0; x < whole.cols; ++x) d[x] = w[x] - b[x];
-    }
-}
-
-void split(const float* m, Padded& detail, float* base) {
-    static thread_local Padded own_whole, own_once;
-    Padded &whole = own_whole, &once = own_once;  // thread_local: the team must see the caller's
-    whole.shape(detail.rows, detail.cols);
-    once.shape(detail.rows, detail.cols);
-    each_row(whole.rows, [&](int r0, int r1) {
-        for (int r = r0; r < r1; ++r)
-            std::copy(m + std::size_t(r) * whole.cols, m + std::size_t(r + 1) * whole.cols, whole.row(r));
-    });
-    whole.repeat_borders();
-    blur3(whole, once);
-    each_row(whole.rows, [&](int r0, int r1) { split_rows(whole, once, detail, base, r0, r1); });
-    detail.repeat_borders();
-}
-
-FLUORONAV_CLONES
-static void magnitude_rows(const float* values, Padded& size, int r0, int r1) {
-    for (int r = r0; r < r1; ++r) {
-        float* __restrict to = size.row(r);
-        const float* from = values + std::size_t(r) * size.cols;
-        for (int x = 0; x < size.cols; ++x) to[x] = std::fabs(from[x]);
-    }
-}
-
-FLUORONAV_CLONES
-static void widen_rows(const Padded& size, float share, float* out, int r0, int r1) {
-    for (int r = r0; r < r1; ++r) {
-        const float *a = size.row(r - 1), *b = size.row(r), *c = size.row(r + 1);
-        float* __restrict o = out + std::size_t(r) * size.cols;
-        for (int x = 0; x < size.cols; ++x) {
-            float m = a[x] > c[x] ? a[x] : c[x];
-            m = b[x - 1] > m ? b[x - 1] : m;
-            m = b[x + 1] > m ? b[x + 1] : m;
-            m *= share;
-            o[x] = b[x] > m ? b[x] : m;
+void evidence(const float* y, const float* m, const float* v, float frame, int rows, int cols, float* out) {
+    each_row(rows, [&](int r0, int r1) {
+        Scratch scratch;
+        Ring<Short> innovation(scratch, 4, rows, cols), soft(scratch, 16, rows, cols);
+        std::vector<Short> vertical(cols + 4), best(cols);
+        const int first = std::max(0, r0 - kReach - 1), last = std::min(rows, r1 + kReach + 1);
+        for (int r = first; r < r1 + kReach + 1; ++r) {
+            if (r < last) {
+                const std::size_t at = std::size_t(r) * cols;
+                innovation_row(y + at, m + at, v + at, frame, cols, innovation.row(r));
+                innovation.repeat(r);
+            }
+            const int s = r - 1, l = s - kReach;
+            if (s >= std::max(0, r0 - kReach) && s < rows) {
+                soft_row(innovation.at(s - 1), innovation.at(s), innovation.at(s + 1), cols, vertical.data(), soft.row(s));
+                soft.repeat(s);
+            }
+            if (l >= r0 && l < r1) {
+                const Short* near[2 * kReach + 1];
+                for (int k = 0; k <= 2 * kReach; ++k) near[k] = soft.at(l + k - kReach);
+                line_sums(near, cols, best.data());
+                scaled_row(best.data(), kEvidenceUnit, cols, out + std::size_t(l) * cols);
+            }
         }
-    }
+    });
 }
 
-void widened(const float* values, int rows, int cols, float share, std::vector<float>& out) {
-    static thread_local Padded own;
-    Padded& size = own;
-    size.shape(rows, cols);
-    out.resize(std::size_t(rows) * cols);
-    float* to = out.data();
-    each_row(rows, [&](int r0, int r1) { magnitude_rows(values, size, r0, r1); });
-    size.repeat_borders();
-    each_row(rows, [&](int r0, int r1) { widen_rows(size, share, to, r0, r1); });
+void parts(const float* m, int rows, int cols, float* near, float* along, float* wide) {
+    constexpr int kFar = 4;
+    each_row(rows, [&](int r0, int r1) {
+        Scratch scratch;
+        Ring<float> whole(scratch, 8, rows, cols), base(scratch, 16, rows, cols);
+        Ring<Short> detail(scratch, 16, rows, cols);
+        std::vector<float> vertical(cols + 16);
+        std::vector<Short> best(cols);
+        const auto around = [&](const Ring<float>& ring, int y, int apart, const float** lines) {
+            for (int k = 0; k < 5; ++k) lines[k] = ring.at(y + apart * (k - 2));
+        };
+        for (int r = std::max(0, r0 - kReach - 2); r < r1 + kReach + 2; ++r) {
+            const float* five[5];
+            if (r < rows) {
+                std::copy(m + std::size_t(r) * cols, m + std::size_t(r + 1) * cols, whole.row(r));
+                whole.repeat(r);
+            }
+            const int b = r - 2, l = b - kReach, w = b - kFar;
+            if (b >= std::max(0, r0 - kReach) && b < rows) {
+                around(whole, b, 1, five);
+                binomial_row(five, 1, cols, vertical.data(), base.row(b));
+                base.repeat(b);
+                detail_row(whole.row(b), base.row(b), cols, detail.row(b));
+                detail.repeat(b);
+                if (b >= r0 && b < r1) std::copy(base.row(b), base.row(b) + cols, near + std::size_t(b) * cols);
+            }
+            if (w >= r0 && w < r1) {
+                around(base, w, 2, five);
+                binomial_row(five, 2, cols, vertical.data(), wide + std::size_t(w) * cols);
+            }
+            if (l >= r0 && l < r1) {
+                const Short* lines[2 * kReach + 1];
+                for (int k = 0; k <= 2 * kReach; ++k) lines[k] = detail.at(l + k - kReach);
+                line_sums(lines, cols, best.data());
+                scaled_row(best.data(), kDetailUnit, cols, along + std::size_t(l) * cols);
+            }
+        }
+    });
+}
+
+FLUORONAV_CLONES
+static void magnitude_row(const float* values, int cols, float* __restrict out) {
+    for (int x = 0; x < cols; ++x) out[x] = std::fabs(values[x]);
+}
+
+FLUORONAV_CLONES
+static void widen_row(const float* a, const float* b, const float* c, int cols, float* __restrict out) { widened_row(a, b, c, cols, out); }
+
+void widened(const float* values, int rows, int cols, float* out) {
+    each_row(rows, [&](int r0, int r1) {
+        Scratch scratch;
+        Ring<float> size(scratch, 4, rows, cols);
+        for (int r = std::max(0, r0 - 1); r <= r1; ++r) {
+            if (r < rows) {
+                magnitude_row(values + std::size_t(r) * cols, cols, size.row(r));
+                size.repeat(r);
+            }
+            if (r > r0) widen_row(size.at(r - 2), size.at(r - 1), size.at(r), cols, out + std::size_t(r - 1) * cols);
+        }
+    });
 }
 
 }  // namespace fluoronav

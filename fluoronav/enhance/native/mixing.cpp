@@ -11,18 +11,20 @@
 
 #include <cstring>
 
+#include "denoise.hpp"
 #include "filters.hpp"
+#include "team.hpp"
 
 using namespace nanobind::literals;
 
 namespace fluoronav {
 
 constexpr int kPool = 4, kCell = 8;
-constexpr float kCap = 12.0f, kGone = 30.0f;
+constexpr float kCap = 12.0f, kGone = kUnknown;
 constexpr int kTimeFeatures = 7, kTimeOutputs = 3, kSpaceFeatures = 7, kSpaceOutputs = 9, kCandidates = 4;
 
 // exp to 2e-7 relative between -40 and 40, clamped there: 2^n by bits, the rest by a polynomial (Cephes expf).
-static inline float exponential(float x) {
+static FLUORONAV_INLINE float exponential(float x) {
     x = x < -40.0f ? -40.0f : (x > 40.0f ? 40.0f : x);
     const float scaled = x * 1.44269504088896341f;
     const int n = int(scaled + (scaled >= 0 ? 0.5f : -0.5f));
@@ -40,7 +42,7 @@ static inline float exponential(float x) {
     return p * power;
 }
 
-static inline float clamp(float x, float low, float high) { return x < low ? low : (x > high ? high : x); }
+static FLUORONAV_INLINE float clamp(float x, float low, float high) { return x < low ? low : (x > high ? high : x); }
 
 // One row of a coarse picture (cells of 8 pixels, bilinear about their middles) at full resolution.
 // `mixed` holds the two rows of cells blended, one more cell repeated at both ends.
@@ -182,7 +184,8 @@ static nb::tuple mix_time(In y, In z, In m, In v, float frame, float scale, In3 
         nb::gil_scoped_release free;
         static thread_local std::vector<float> own;
         std::vector<float>& strength = own;
-        widened(z.data(), rows, cols, 1.0f, strength);
+        strength.resize(std::size_t(rows) * cols);
+        widened(z.data(), rows, cols, strength.data());
         each_row(rows, [&](int r0, int r1) {
             std::vector<float> full(std::size_t(kTimeOutputs) * cols + kCell), mixed;
             for (int r = r0; r < r1; ++r) {
@@ -200,15 +203,6 @@ static nb::tuple mix_time(In y, In z, In m, In v, float frame, float scale, In3 
 
 // --------------------------------------------------------------------------------------------------
 // Space
-
-// 5x5 binomial with taps two pixels apart (a trous) of one row.
-FLUORONAV_CLONES
-static void wider_row(const Padded& in, int y, float* __restrict vertical, float* __restrict out) {
-    const float *a = in.row(y - 4), *b = in.row(y - 2), *c = in.row(y), *d = in.row(y + 2), *e = in.row(y + 4);
-    for (int x = -4; x < in.cols + 4; ++x) vertical[x + 4] = 0.0625f * (a[x] + e[x]) + 0.25f * (b[x] + d[x]) + 0.375f * c[x];
-    for (int x = 0; x < in.cols; ++x)
-        out[x] = 0.0625f * (vertical[x] + vertical[x + 8]) + 0.25f * (vertical[x + 2] + vertical[x + 6]) + 0.375f * vertical[x + 4];
-}
 
 FLUORONAV_CLONES
 static void normalized(const float* __restrict along, const float* __restrict v, std::size_t from, std::size_t to, float scale,
@@ -240,30 +234,14 @@ static nb::tuple space_features(In m, In v, In gate, float line_scale, float poi
     Out3 out = make3(kSpaceFeatures, high, wide_blocks);
     {
         nb::gil_scoped_release free;
-        static thread_local Padded own_detail, own_near;
-        static thread_local std::vector<float> own_strong;
-        Padded &detail = own_detail, &near = own_near;
-        std::vector<float>& strong = own_strong;
-        detail.shape(rows, cols);
-        near.shape(rows, cols);
-        split(m.data(), detail, base.data());
-        lines(detail, along.data());
+        static thread_local std::vector<float> own;
+        std::vector<float>& normal = own;  // thread_local: the team must see the caller's
+        normal.resize(std::size_t(rows) * cols);
+        parts(m.data(), rows, cols, base.data(), along.data(), wide.data());
         each_row(rows, [&](int r0, int r1) {
-            normalized(along.data(), v.data(), std::size_t(r0) * cols, std::size_t(r1) * cols, line_scale, strength.data());
+            normalized(along.data(), v.data(), std::size_t(r0) * cols, std::size_t(r1) * cols, line_scale, normal.data());
         });
-        widened(strength.data(), rows, cols, 1.0f, strong);
-        each_row(rows, [&](int r0, int r1) {
-            for (int r = r0; r < r1; ++r) {
-                const std::size_t at = std::size_t(r) * cols;
-                std::copy(base.data() + at, base.data() + at + cols, near.row(r));
-                std::copy(strong.data() + at, strong.data() + at + cols, strength.data() + at);
-            }
-        });
-        near.repeat_borders();
-        each_row(rows, [&](int r0, int r1) {
-            std::vector<float> vertical(std::size_t(cols) + 8);
-            for (int r = r0; r < r1; ++r) wider_row(near, r, vertical.data(), wide.data() + std::size_t(r) * cols);
-        });
+        widened(normal.data(), rows, cols, strength.data());
         float* f = out.data();
         const std::size_t plane = std::size_t(high) * wide_blocks;
         pooled(rows, cols, 6,

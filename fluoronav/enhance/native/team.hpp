@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -14,8 +16,9 @@
 
 namespace fluoronav {
 
-// A few threads that wait for bands of rows; the caller takes a band too. One job at a time: a second caller
-// (another chain in another thread) does its own rows alone instead of waiting.
+// A few threads that wait for bands of rows; the caller takes bands too. One job at a time: a second caller (another
+// chain in another thread) does its own rows alone instead of waiting. A thread that a busy machine does not let run
+// leaves its bands to the others.
 class Team {
   public:
     static Team& one() {
@@ -26,50 +29,63 @@ class Team {
     int size() const { return wanted_; }
 
     template <class Work>  // work(first row, last row + 1)
-    void rows(int count, Work&& work) {
-        const int bands = std::min(wanted_, std::max(1, count / 32));
+    void rows(int count, int least, Work&& work) {
+        const int threads = wanted_, bands = std::min(kBands * threads, std::max(1, count / least));
         std::unique_lock<std::mutex> busy(busy_, std::try_to_lock);
-        if (bands == 1 || !busy.owns_lock()) return work(0, count);
-        grow(bands - 1);
-        const std::function<void(int)> band = [&](int k) { work(count * k / bands, count * (k + 1) / bands); };
+        if (threads == 1 || bands == 1 || !busy.owns_lock()) return work(0, count);
+        grow(threads - 1);
+        const std::function<void(int)> band = [&](int k) {
+            work(int(std::int64_t(count) * k / bands), int(std::int64_t(count) * (k + 1) / bands));
+        };
         {
             const std::lock_guard<std::mutex> lock(mutex_);
-            band_ = &band, bands_ = bands - 1, left_ = bands - 1, ++round_;
+            band_ = &band, bands_ = bands, helpers_ = threads - 1, ++round_;
+            next_.store(0, std::memory_order_relaxed);
         }
         start_.notify_all();
-        band(bands - 1);
+        take(band, bands);
         std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [&] { return left_ == 0; });
+        helpers_ = 0;  // who has not begun by now finds nothing left
+        done_.wait(lock, [&] { return inside_ == 0; });
     }
 
   private:
+    static constexpr int kBands = 2;  // a thread: what is over when one is late is half of its share
+
     void grow(int members) {
         if (process_ != getpid()) process_ = getpid(), members_ = 0;  // threads do not survive a fork
         for (; members_ < members; ++members_) std::thread(&Team::serve, this, members_, round_).detach();
+    }
+    void take(const std::function<void(int)>& band, int bands) {
+        for (int k; (k = next_.fetch_add(1, std::memory_order_relaxed)) < bands;) band(k);
     }
     void serve(int me, unsigned long seen) {
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             start_.wait(lock, [&] { return round_ != seen; });
             seen = round_;
-            if (me >= bands_) continue;
+            if (me >= helpers_) continue;
             const std::function<void(int)>* band = band_;
+            const int bands = bands_;
+            ++inside_;
             lock.unlock();
-            (*band)(me);
+            take(*band, bands);
             lock.lock();
-            if (--left_ == 0) done_.notify_one();
+            if (--inside_ == 0) done_.notify_one();
         }
     }
     std::mutex busy_, mutex_;
     std::condition_variable start_, done_;
     const std::function<void(int)>* band_ = nullptr;
-    int wanted_ = 1, members_ = 0, bands_ = 0, left_ = 0, process_ = 0;
+    std::atomic<int> next_{0};
+    int wanted_ = 1, members_ = 0, bands_ = 0, helpers_ = 0, inside_ = 0, process_ = 0;
     unsigned long round_ = 0;
 };
 
+// `least`: rows that are worth a band of their own.
 template <class Work>
-void each_row(int count, Work&& work) {
-    Team::one().rows(count, std::forward<Work>(work));
+void each_row(int count, Work&& work, int least = 32) {
+    Team::one().rows(count, least, std::forward<Work>(work));
 }
 
 }  // namespace fluoronav
