@@ -108,7 +108,8 @@ class Mix:
                  item: Work) -> tuple[Array, Array, Array]:
         native, scale = kernels.mixing(), 1 / state.calibration.evidence
         if item.flow is not None and item.trusted is not None:
-            mean, variance = kernels.followed(y, mean, variance, item.excess, item.flow, item.trusted, item.cell, REMAPPED)
+            mean, variance = kernels.followed(y, mean, variance, item.excess, item.flow, item.trusted, item.cell,
+                                              REMAPPED)
         evidence = kernels.evidence(y, mean, variance, item.excess)
         features = native.time_features(y, evidence, mean, variance, item.excess, scale, state.busy, state.lined)
         found = self._run("time", features)

