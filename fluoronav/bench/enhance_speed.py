@@ -10,6 +10,7 @@ import numpy as np
 
 from fluoronav.bench.enhance_methods import Method
 from fluoronav.bench.figure import Figure, Progress
+from fluoronav.enhance.enhanced import Heads
 from fluoronav.enhance.mixing import NETS
 from fluoronav.imaging.frame import Exposure, Frame, Intensity
 from models.engines import WEIGHTS, installed, open_engine
@@ -19,13 +20,13 @@ FRAMES, WARM = 60, 10
 
 
 def figures_of(method: Method, progress: Progress) -> dict[str, Figure]:
-    """Wall time of the whole chain on simulated counts with something moving, uint16 in, uint8 out; and of its
-    denoiser alone."""
+    """Wall time of the whole chain (motion, denoiser with its uncertainty, contrast) on simulated counts with something
+    moving, uint16 in, uint8 out; and of its denoiser alone."""
     found: dict[str, Figure] = {}
     s = method.suffix
     for side in SIZES:
         progress(0.0, f"speed{s} at {side} x {side}")
-        chain, state = method.make(), None
+        chain, state = method.make().with_heads(Heads(contrast=1.0)), None
         watch = Watch(chain.stages["denoise"])
         chain.stages["denoise"] = watch
         spent = []

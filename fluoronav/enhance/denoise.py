@@ -26,6 +26,7 @@ CALIBRATED = 384  # pixels a side: enough blocks to find quiet ones, and bounded
 MOST_CORRELATED = 1.7  # above it a statistic is taken as spoiled by motion, not as noise
 REMAPPED = 0.15  # variance added where the state was moved by the flow: interpolation is not free
 BLOCKS = 64  # a side at least, of 8 pixels or more, whose means tell a change of exposure
+LEVELS = 12  # of brightness, each with its own shift
 STEP = 0.35  # noise units: a common shift of the levels above it is a change of exposure
 COMMON = 2.0  # times the spread of the blocks of a level: a shift that they share
 
@@ -140,10 +141,9 @@ def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]
     old, change = old[pick], (new - old)[pick]
     if old.size < 64:
         return mean, False
-    parts = np.array_split(np.argsort(old, kind="stable"), 12)
-    centers = np.array([float(old[part].mean()) for part in parts])
-    shifts = np.array([float(np.median(change[part])) for part in parts])
-    spread = np.array([float(np.median(np.abs(change[part] - s))) for part, s in zip(parts, shifts, strict=True)])
+    order = np.argsort(old, kind="stable")[: old.size // LEVELS * LEVELS].reshape(LEVELS, -1)
+    centers, shifts = old[order].mean(axis=1, dtype=np.float64), np.median(change[order], axis=1).astype(np.float64)
+    spread = np.median(np.abs(change[order] - shifts[:, None]), axis=1)
     if np.mean((np.abs(shifts) > STEP) & (np.abs(shifts) > COMMON * spread)) < 0.5:
         return mean, False
     centers = np.maximum.accumulate(centers + 1e-6 * np.arange(centers.size))

@@ -49,6 +49,11 @@ static Out cells_of(int rows, int cols, int cell) {
 template <class Pixel>
 using Pixels = nb::ndarray<const Pixel, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+template <class Pixel, class Entry>
+static void take_row(const Pixel* __restrict pixels, int cols, const Entry* __restrict table, std::uint32_t last, Entry* __restrict out) {
+    for (int x = 0; x < cols; ++x) out[x] = table[std::min(std::uint32_t(pixels[x]), last)];
+}
+
 // Pixels in the scale of unit noise (what lies beyond the table is its last entry), and means of their cells.
 template <class Pixel>
 static nb::tuple stabilized(Pixels<Pixel> pixels, Table table, int cell) {
@@ -58,9 +63,8 @@ static nb::tuple stabilized(Pixels<Pixel> pixels, Table table, int cell) {
     {
         nb::gil_scoped_release free;
         const auto row = [&](int r) {
-            const Pixel* p = pixels.data() + std::size_t(r) * cols;
             float* o = out.data() + std::size_t(r) * cols;
-            for (int x = 0; x < cols; ++x) o[x] = table.data()[std::min(std::uint32_t(p[x]), last)];
+            take_row(pixels.data() + std::size_t(r) * cols, cols, table.data(), last, o);
             return o;
         };
         pool(rows, cols, cell, row, small.data());
@@ -254,8 +258,8 @@ static Grey taken(Pixels<Pixel> pixels, nb::ndarray<const std::uint8_t, nb::ndim
     Grey grey = make_grey(rows, cols);
     nb::gil_scoped_release free;
     each_row(rows, [&](int r0, int r1) {
-        for (std::size_t i = std::size_t(r0) * cols; i < std::size_t(r1) * cols; ++i)
-            grey.data()[i] = table.data()[std::min(std::uint32_t(pixels.data()[i]), last)];
+        const std::size_t at = std::size_t(r0) * cols;
+        take_row(pixels.data() + at, (r1 - r0) * cols, table.data(), last, grey.data() + at);
     });
     return grey;
 }
