@@ -10,10 +10,10 @@
 // Last, with W the wide surroundings (the mean of the coarsest level): y + A lies between y and y + strength (y - W),
 //   so contrast to the surroundings is multiplied by 1 to 1 + strength and never turned round.
 //
-// Bound by memory: the finest level is read and written four times.
+// Bound by memory: the finest level is read three times and written twice.
 #include "contrast.hpp"
 
-#include "kernels.hpp"
+#include "rows.hpp"
 #include "team.hpp"
 
 using namespace nanobind::literals;
@@ -29,20 +29,22 @@ constexpr float kGain = 1.6f, kPast = 2.0f;
 constexpr int kSampled[kLevels] = {16, 8, 4, 2};  // every so many pixels of a level speak for its noise
 
 struct Level {
-    Padded g, detail, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
+    Padded g, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
     std::vector<float> own;                 // variance, but of the finest level, which reads the caller's
     const float* v = nullptr;
     const float* variance(int r) const { return v + std::size_t(r) * g.cols; }
 };
 
-// Means of 5x5 binomial pixels of one row, `line` is scratch with room for two pixels on either side.
+// Means of 5x5 binomial pixels of one row and what is left of it; `line` has room for two pixels on either side.
 FLUORONAV_CLONES
-static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out) {
+static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out, float* __restrict detail) {
     const float *a = in.row(r - 2), *b = in.row(r - 1), *c = in.row(r), *d = in.row(r + 1), *e = in.row(r + 2);
     for (int x = -2; x < in.cols + 2; ++x)
         line[x] = 0.0625f * (a[x] + e[x]) + 0.25f * (b[x] + d[x]) + 0.375f * c[x];
-    for (int x = 0; x < in.cols; ++x)
+    for (int x = 0; x < in.cols; ++x) {
         out[x] = 0.0625f * (line[x - 2] + line[x + 2]) + 0.25f * (line[x - 1] + line[x + 1]) + 0.375f * line[x];
+        detail[x] = c[x] - out[x];
+    }
 }
 
 // Extremes of 2x2 pixels of two rows (the last column alone where their number is odd); t and l are scratch.
@@ -62,11 +64,6 @@ static void extremes_row(const float* __restrict t0, const float* __restrict t1,
     if (cols % 2) top[half] = t[cols - 1], low[half] = l[cols - 1];
 }
 
-FLUORONAV_CLONES
-static void less(const float* __restrict a, const float* __restrict b, int n, float* __restrict out) {
-    for (int x = 0; x < n; ++x) out[x] = a[x] - b[x];
-}
-
 // Every second pixel of the mean, and the mean variance of 2x2 pixels; t is scratch.
 FLUORONAV_CLONES
 static void halve_row(const float* __restrict mean, const float* __restrict v0, const float* __restrict v1, int cols,
@@ -80,26 +77,14 @@ static void halve_row(const float* __restrict mean, const float* __restrict v0, 
     if (cols % 2) g[half] = mean[cols - 1], v[half] = 0.5f * t[cols - 1];
 }
 
-// Detail of the rows r0 to r1 (even), and the rows of the next level that come from them.
-static void split_level(Level& at, Level& next, int level, int r0, int r1) {
-    const int rows = at.g.rows, cols = at.g.cols;
-    static thread_local std::vector<float> own;
-    own.resize(std::size_t(4) * (cols + 2 * kPad));
-    float *line = own.data() + kPad, *mean = line + cols + 2 * kPad, *t = mean + cols, *l = t + cols;
-    for (int r = r0; r < r1; ++r) {
-        blur5_row(at.g, r, line, mean);
-        less(at.g.row(r), mean, cols, at.detail.row(r));
-        if (r % 2) continue;
-        float *g = next.g.row(r / 2), *v = next.own.data() + std::size_t(r / 2) * next.g.cols;
-        const float *v0 = at.variance(r), *v1 = at.variance(std::min(r + 1, rows - 1));
-        halve_row(mean, v0, v1, cols, t, g, v);
-        if (level < kRanged) {
-            const Padded &top = level ? at.top : at.g, &low = level ? at.low : at.g;
-            const int other = std::min(r + 1, rows - 1);
-            extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, t, l, next.top.row(r / 2),
-                         next.low.row(r / 2));
-        }
-    }
+// Row r / 2 of the next level, from the mean of row r (even) of this one; t and l are scratch.
+static void halve_level(const Level& at, Level& next, int level, int r, const float* mean, float* t, float* l) {
+    const int cols = at.g.cols, other = std::min(r + 1, at.g.rows - 1);
+    float *g = next.g.row(r / 2), *v = next.own.data() + std::size_t(r / 2) * next.g.cols;
+    halve_row(mean, at.variance(r), at.variance(other), cols, t, g, v);
+    if (level >= kRanged) return;
+    const Padded &top = level ? at.top : at.g, &low = level ? at.low : at.g;
+    extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, t, l, next.top.row(r / 2), next.low.row(r / 2));
 }
 
 // What y + A may reach in one row: the range of 7x7 pixels, and past it on the side of the minority. Scratch rows have
@@ -151,14 +136,12 @@ static void ranges(Level& at) {
     at.top.repeat_borders(), at.low.repeat_borders();
 }
 
-// E of one row before its floor, 1 where there is white noise alone.
+// E of one row before its floor, 1 where there is white noise alone; of the detail in the rows above, of and below it.
 FLUORONAV_CLONES
-static void energy_row(const Padded& detail, const float* __restrict v, int r, float white, float* __restrict line,
-                       float* __restrict out) {
-    const float *a = detail.row(r - 1), *b = detail.row(r), *c = detail.row(r + 1);
-    for (int x = -1; x < detail.cols + 1; ++x) line[x] = 0.25f * (a[x] * a[x] + c[x] * c[x]) + 0.5f * (b[x] * b[x]);
-    for (int x = 0; x < detail.cols; ++x)
-        out[x] = (0.25f * (line[x - 1] + line[x + 1]) + 0.5f * line[x]) / (white * v[x]);
+static void energy_row(const float* a, const float* b, const float* c, const float* __restrict v, int cols, float white,
+                       float* __restrict line, float* __restrict out) {
+    for (int x = -1; x < cols + 1; ++x) line[x] = 0.25f * (a[x] * a[x] + c[x] * c[x]) + 0.5f * (b[x] * b[x]);
+    for (int x = 0; x < cols; ++x) out[x] = (0.25f * (line[x - 1] + line[x + 1]) + 0.5f * line[x]) / (white * v[x]);
 }
 
 FLUORONAV_CLONES
@@ -167,17 +150,26 @@ static void raise_row(const float* __restrict d, const float* __restrict energy,
     for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, kHigh) * d[x];
 }
 
-static void raise_level(Level& at, int level, float gain, float floor, float* energies, int r0, int r1) {
-    const int cols = at.g.cols, every = kSampled[level];
-    static thread_local std::vector<float> own;
-    own.resize(std::size_t(2) * (cols + 2 * kPad));
-    float *line = own.data() + kPad, *energy = line + cols + kPad;
-    const int sampled = (cols + every - 1) / every;
-    for (int r = r0; r < r1; ++r) {
-        energy_row(at.detail, at.variance(r), r, kWhite[level], line, energy);
-        if (r % every == 0)
-            for (int x = 0; x < sampled; ++x) energies[std::size_t(r / every) * sampled + x] = energy[x * every];
-        raise_row(at.detail.row(r), energy, cols, gain, 1 / floor, at.add.row(r));
+// What is added to the rows r0 to r1 (even) of a level, samples of their E, and the rows of the next level that come
+// from them. Details live in a ring: the rows just outside are made again, so that no band waits for another.
+static void walk_level(Level& at, Level& next, int level, float gain, float floor, float* energies, int r0, int r1) {
+    const int rows = at.g.rows, cols = at.g.cols, every = kSampled[level], sampled = (cols + every - 1) / every;
+    Scratch scratch;
+    Ring<float> detail(scratch, 4, rows, cols);
+    float *line = scratch.take<float>(cols + 2 * kPad) + kPad, *mean = scratch.take<float>(cols);
+    float *t = scratch.take<float>(cols), *l = scratch.take<float>(cols), *energy = scratch.take<float>(cols);
+    for (int r = std::max(0, r0 - 1); r <= r1; ++r) {
+        if (r < rows) {
+            blur5_row(at.g, r, line, mean, detail.row(r));
+            detail.repeat(r);
+            if (r >= r0 && r < r1 && r % 2 == 0) halve_level(at, next, level, r, mean, t, l);
+        }
+        const int e = r - 1;
+        if (e < r0) continue;
+        energy_row(detail.at(e - 1), detail.at(e), detail.at(e + 1), at.variance(e), cols, kWhite[level], line, energy);
+        if (e % every == 0)
+            for (int x = 0; x < sampled; ++x) energies[std::size_t(e / every) * sampled + x] = energy[x * every];
+        raise_row(detail.at(e), energy, cols, gain, 1 / floor, at.add.row(e));
     }
 }
 
@@ -243,16 +235,14 @@ static void raised(const float* y, const float* v, const float* floors, float st
     levels[0].v = v;
     for (int l = 0; l < kLevels; ++l) {
         Level &at = levels[l], &next = levels[l + 1];
-        each_row((at.g.rows + 1) / 2, [&](int r0, int r1) { split_level(at, next, l, 2 * r0, std::min(2 * r1, at.g.rows)); });
-        at.detail.repeat_borders();
-        next.g.repeat_borders();
         const int every = kSampled[l], across = (at.g.cols + every - 1) / every;
         static thread_local std::vector<float> own;
         std::vector<float>& energies = own;
         energies.assign(std::size_t((at.g.rows + every - 1) / every) * across, 0);
-        each_row(at.g.rows, [&](int r0, int r1) {
-            raise_level(at, l, kGain * strength, floors[l], energies.data(), r0, r1);
-        });
+        each_row((at.g.rows + 1) / 2, [&](int r0, int r1) {
+            walk_level(at, next, l, kGain * strength, floors[l], energies.data(), 2 * r0, std::min(2 * r1, at.g.rows));
+        }, 16);
+        next.g.repeat_borders();
         quartiles[l] = quartile(energies);
     }
     ranges(levels[kRanged]);
@@ -308,7 +298,7 @@ static nb::tuple contrast(In y, In v, Table floors, float strength) {
         for (Level& level : levels) {
             level.own.resize(&level == levels.data() ? 0 : std::size_t(rows) * cols);
             level.v = level.own.data();
-            for (Padded* p : {&level.g, &level.detail, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
+            for (Padded* p : {&level.g, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
             rows = (rows + 1) / 2, cols = (cols + 1) / 2;
         }
         raised(y.data(), v.data(), floors.data(), strength, levels, quartiles, out.data());
