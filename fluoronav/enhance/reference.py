@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must the compiled kernels compute? The same formulas in numpy, slow and plain (see native/kernels.cpp)."""
+"""What must the compiled kernels compute? The same formulas in numpy, slow and plain (see native/denoise.cpp)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which filters does a denoiser choose between? The operators of the enhancement kernels, on torch tensors.
 
-The same formulas as fluoronav/enhance/native/kernels.cpp, differentiable where training needs it; a test holds
-one to the other. Pictures are (batch, 1, rows, columns) float32 in the scale of unit noise.
+The same formulas as fluoronav/enhance/native/rows.cpp (which sums lines of whole steps), differentiable where training
+needs it; a test holds one to the other. Pictures are (batch, 1, rows, columns) float32 in the scale of unit noise.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
 def denoised(x: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
     """(picture, standard deviation it is told) after the spatial part of the classical denoiser.
 
-    Source: fluoronav/enhance/reference.py, `spatial`, and denoise.py, `share_left`, with their settings.
+    Source: fluoronav/enhance/reference.py, `spatial` and `share_left`, with the settings of denoise.py.
     """
     base = blur(blur(x))
     detail = x - base

@@ -37,7 +37,8 @@ struct Level {
 
 // Means of 5x5 binomial pixels of one row and what is left of it; `line` has room for two pixels on either side.
 FLUORONAV_CLONES
-static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out, float* __restrict detail) {
+static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out,
+                      float* __restrict detail) {
     const float *a = in.row(r - 2), *b = in.row(r - 1), *c = in.row(r), *d = in.row(r + 1), *e = in.row(r + 2);
     for (int x = -2; x < in.cols + 2; ++x)
         line[x] = 0.0625f * (a[x] + e[x]) + 0.25f * (b[x] + d[x]) + 0.375f * c[x];
@@ -84,7 +85,8 @@ static void halve_level(const Level& at, Level& next, int level, int r, const fl
     halve_row(mean, at.variance(r), at.variance(other), cols, t, g, v);
     if (level >= kRanged) return;
     const Padded &top = level ? at.top : at.g, &low = level ? at.low : at.g;
-    extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, t, l, next.top.row(r / 2), next.low.row(r / 2));
+    extremes_row(top.row(r), top.row(other), low.row(r), low.row(other), cols, t, l, next.top.row(r / 2),
+                 next.low.row(r / 2));
 }
 
 // What y + A may reach in one row: the range of 7x7 pixels, and past it on the side of the minority. Scratch rows have

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The classical denoiser, in the variance-stabilized domain (noise of a frame has variance R, 1 unless it is a noisy one).
+// The classical denoiser, in the variance-stabilized domain (noise of a frame has variance R, 1 unless it is noisier).
 //
 // In time, a Kalman filter a pixel. State m, variance v (in units of the frame's). The innovation (y - m) / sqrt(R + v)
-//   is blurred by a 3x3 binomial and averaged along twelve lines of 11 pixels; the largest, of a pixel or its neighbors,
-//   is the evidence of change z. Evidence opens the gate g, the gate gives the state back its ignorance,
+//   is blurred by a 3x3 binomial and averaged along twelve lines of 11 pixels; the largest, of a pixel or neighbors, is
+//   the evidence of change z. Evidence opens the gate g, the gate gives the state back its ignorance,
 //   v' = (1 - g) v + g kUnknown R, and then a = max(v' / (v' + R), floor / R), m += a (y - m),
 //   v = (1 - a)^2 v' + a^2 R. A line moves: along it z is 3 to 4 times what a single pixel shows, so a wire of half the
 //   noise's height a pixel is seen in the frame it moves in.
 // In space, m = near + detail with a 5x5 binomial mean; detail is kept where it stands along a line (or alone) above
 //   what variance v explains, or beside such a line; `least` of it stays everywhere.
-// Variance of the answer: v times `left` where noise alone kept detail, up to v where structure made it keep everything;
+// Variance of the answer: v times `left` where noise alone kept detail, up to v where structure made it keep all of it;
 //   from the mean share kept by some 10x10 pixels, because a pixel keeps its detail where its own noise happens to be
 //   large. A smooth answer needs no full resolution: halves, their 5x5 means, linear between them.
 //
@@ -41,7 +41,8 @@ struct Before { const float *y, *m, *v; };  // one row
 struct After { float *m, *v; };
 
 FLUORONAV_CLONES
-static void update_row(const Before& before, const Short* __restrict strength, const Rules& rules, int cols, const After& after) {
+static void update_row(const Before& before, const Short* __restrict strength, const Rules& rules, int cols,
+                       const After& after) {
     const float *__restrict y = before.y, *__restrict m = before.m, *__restrict v = before.v;
     float *__restrict m_out = after.m, *__restrict v_out = after.v;
     const float frame = rules.frame, scale = rules.evidence_scale * kEvidenceUnit, least = rules.floor / frame;
@@ -77,7 +78,8 @@ static void keep_row(const Around& row, const Short* __restrict strength, const 
 
 // Mean of 2x2 pixels of two rows (the last column alone where their number is odd); t is scratch.
 FLUORONAV_CLONES
-static void halve_row(const float* __restrict a, const float* __restrict b, int cols, float* __restrict t, float* __restrict out) {
+static void halve_row(const float* __restrict a, const float* __restrict b, int cols, float* __restrict t,
+                      float* __restrict out) {
     for (int x = 0; x < cols; ++x) t[x] = a[x] + b[x];
     const int half = cols / 2;
     for (int x = 0; x < half; ++x) out[x] = 0.25f * (t[2 * x] + t[2 * x + 1]);
@@ -86,7 +88,8 @@ static void halve_row(const float* __restrict a, const float* __restrict b, int 
 
 // Share of the variance left, of the mean of 5x5 halves; `line` has two values more on either side.
 FLUORONAV_CLONES
-static void left_row(const float* const* near, int halves, float kept, float left, float* __restrict line, float* __restrict out) {
+static void left_row(const float* const* near, int halves, float kept, float left, float* __restrict line,
+                     float* __restrict out) {
     const float *a = near[0], *b = near[1], *c = near[2], *d = near[3], *e = near[4];
     for (int x = 0; x < halves + 2 * kAround; ++x)
         line[x] = (a[x - kAround] + e[x - kAround]) + (b[x - kAround] + d[x - kAround]) + c[x - kAround];
@@ -101,8 +104,8 @@ static void left_row(const float* const* near, int halves, float kept, float lef
 
 // Variance of one row: halves a and b are mixed by `t` and stand between the pixels; `line` is scratch from -1 on.
 FLUORONAV_CLONES
-static void spread_row(const float* a, const float* b, float t, const float* __restrict v, int cols, float* __restrict line,
-                       float* __restrict out) {
+static void spread_row(const float* a, const float* b, float t, const float* __restrict v, int cols,
+                       float* __restrict line, float* __restrict out) {
     const int half = cols / 2;
     for (int x = -1; x < half + 2; ++x) line[x] = (1 - t) * a[x] + t * b[x];
     for (int x = 0; x < half; ++x) {
@@ -154,7 +157,8 @@ class Walk {
   private:
     void move(int y) {
         if (mover_.row(y, m1_.row(y), v1_.row(y)))
-            worse_row(to_.y + at(y), state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), rules_.frame, cols_, worse_.row(y));
+            worse_row(to_.y + at(y), state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), rules_.frame, cols_,
+                      worse_.row(y));
         else
             std::fill(worse_.row(y), worse_.row(y) + cols_, 0.0f);
         worse_.repeat(y);
@@ -165,7 +169,8 @@ class Walk {
             const float* near[5];
             for (int k = 0; k < 5; ++k) near[k] = worse_.at(y + k - 2);
             binomial_row(near, 1, cols_, floats_, more_);
-            chosen_row(more_, state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), cols_, m0_.row(y), v0_.row(y));
+            chosen_row(more_, state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), cols_, m0_.row(y),
+                       v0_.row(y));
         }
         innovation_row(to_.y + at(y), before_m(y), before_v(y), rules_.frame, cols_, innovation_.row(y));
         innovation_.repeat(y);
@@ -205,7 +210,8 @@ class Walk {
 
     void keep(int y, bool own) {
         widened_steps(along_.at(y - 1), along_.at(y), along_.at(y + 1), cols_, steps_);
-        keep_row({m_.row(y), v_.row(y), base_.row(y)}, steps_, rules_, cols_, own ? to_.clean + at(y) : more_, kept_.row(y));
+        keep_row({m_.row(y), v_.row(y), base_.row(y)}, steps_, rules_, cols_, own ? to_.clean + at(y) : more_,
+                 kept_.row(y));
         if (own && to_.kept) std::copy(kept_.row(y), kept_.row(y) + cols_, to_.kept + at(y));
         if (y % 2 == 0 && y < rows_ - 1) return;
         halve_row(kept_.row(y - y % 2), kept_.row(y), cols_, floats_, halves_.row(y / 2));
@@ -221,7 +227,8 @@ class Walk {
 
     void spread(int y) {
         const int below = (y + 1) / 2;  // the middle of the half `below` is not above the middle of the row
-        spread_row(left_.at(below - 1), left_.at(below), y % 2 ? 0.25f : 0.75f, v_.row(y), cols_, more_ + 1, to_.variance + at(y));
+        spread_row(left_.at(below - 1), left_.at(below), y % 2 ? 0.25f : 0.75f, v_.row(y), cols_, more_ + 1,
+                   to_.variance + at(y));
     }
 
     void strongest(const Ring<Short>& from, int y, Ring<Short>& to) {

@@ -25,7 +25,8 @@ void evidence(const float* y, const float* m, const float* v, float frame, int r
             }
             const int s = r - 1, l = s - kReach;
             if (s >= std::max(0, r0 - kReach) && s < rows) {
-                soft_row(innovation.at(s - 1), innovation.at(s), innovation.at(s + 1), cols, vertical.data(), soft.row(s));
+                soft_row(innovation.at(s - 1), innovation.at(s), innovation.at(s + 1), cols, vertical.data(),
+                         soft.row(s));
                 soft.repeat(s);
             }
             if (l >= r0 && l < r1) {
@@ -84,7 +85,9 @@ static void magnitude_row(const float* values, int cols, float* __restrict out) 
 }
 
 FLUORONAV_CLONES
-static void widen_row(const float* a, const float* b, const float* c, int cols, float* __restrict out) { widened_row(a, b, c, cols, out); }
+static void widen_row(const float* a, const float* b, const float* c, int cols, float* __restrict out) {
+    widened_row(a, b, c, cols, out);
+}
 
 void widened(const float* values, int rows, int cols, float* out) {
     each_row(rows, [&](int r0, int r1) {

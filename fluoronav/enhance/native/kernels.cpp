@@ -50,7 +50,8 @@ template <class Pixel>
 using Pixels = nb::ndarray<const Pixel, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 template <class Pixel, class Entry>
-static void take_row(const Pixel* __restrict pixels, int cols, const Entry* __restrict table, std::uint32_t last, Entry* __restrict out) {
+static void take_row(const Pixel* __restrict pixels, int cols, const Entry* __restrict table, std::uint32_t last,
+                     Entry* __restrict out) {
     for (int x = 0; x < cols; ++x) out[x] = table[std::min(std::uint32_t(pixels[x]), last)];
 }
 
@@ -129,7 +130,8 @@ static Rules rules_of(const Table& numbers) {
 }
 
 // `rules`: the numbers of Rules, in its order. (mean, variance, clean, variance of clean)
-static nb::tuple denoised(In y, In m, In v, Table rules, std::optional<In3> px, std::optional<Flags> trusted, int cell) {
+static nb::tuple denoised(In y, In m, In v, Table rules, std::optional<In3> px, std::optional<Flags> trusted,
+                          int cell) {
     const int rows = int(y.shape(0)), cols = int(y.shape(1));
     const Rules law = rules_of(rules);
     Flow flow;
@@ -205,8 +207,9 @@ static FLUORONAV_INLINE std::uint8_t grey_of(float p, float low, float scale) {
 
 // Row of a clean picture: line integrals and their standard deviation of y, values and grey of `shown`.
 FLUORONAV_CLONES
-static void picture_row(const float* __restrict y, const float* __restrict variance, const float* shown, int cols, const Shown& t,
-                        float* __restrict values, float* __restrict p, float* __restrict sigma, std::uint8_t* __restrict grey) {
+static void picture_row(const float* __restrict y, const float* __restrict variance, const float* shown, int cols,
+                        const Shown& t, float* __restrict values, float* __restrict p, float* __restrict sigma,
+                        std::uint8_t* __restrict grey) {
     const float *__restrict a = t.values, *__restrict b = t.p, *__restrict c = t.sigma;
     const float inverse = 1.0f / t.step, start = t.start, low = t.low, scale = 255.0f / (t.high - t.low);
     const int nodes = t.nodes;
@@ -228,7 +231,8 @@ using Grey = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<2>>;
 
 static Grey make_grey(int rows, int cols) {
     Pool::Buffer* buffer = Pool::one().take((std::size_t(rows) * cols + 3) / 4);
-    return Grey(reinterpret_cast<std::uint8_t*>(buffer->data()), {std::size_t(rows), std::size_t(cols)}, owner_of(buffer));
+    auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
+    return Grey(data, {std::size_t(rows), std::size_t(cols)}, owner_of(buffer));
 }
 
 static nb::tuple picture(In y, In variance, In shown, Table a, Table b, Table c, float start, float step, float low,
@@ -250,9 +254,11 @@ static nb::tuple picture(In y, In variance, In shown, Table a, Table b, Table c,
     return nb::make_tuple(values, p, sigma, grey);
 }
 
+using GreyTable = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
 // Entries of a table of grey at every pixel (the last one beyond it).
 template <class Pixel>
-static Grey taken(Pixels<Pixel> pixels, nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> table) {
+static Grey taken(Pixels<Pixel> pixels, GreyTable table) {
     const int rows = int(pixels.shape(0)), cols = int(pixels.shape(1));
     const std::uint32_t last = std::uint32_t(table.shape(0)) - 1;
     Grey grey = make_grey(rows, cols);

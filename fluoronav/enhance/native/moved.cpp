@@ -105,7 +105,8 @@ static void fetch(const Picture& p, const std::uint8_t* trusted, int cell, float
         } else {
             for (int k = x; k < x + n; ++k) {
                 m[k] = value_at(p, px[k], py[k]);
-                v[k] = p.v[std::size_t(std::min(int(py[k] + 0.5f), p.rows - 1)) * p.cols + std::min(int(px[k] + 0.5f), p.cols - 1)] + price;
+                const int row = std::min(int(py[k] + 0.5f), p.rows - 1), col = std::min(int(px[k] + 0.5f), p.cols - 1);
+                v[k] = p.v[std::size_t(row) * p.cols + col] + price;
             }
         }
     }
@@ -133,8 +134,8 @@ bool Mover::row(int y, float* m, float* v) {
             spread(cells + c, flow_.cols, flow_.cell, picture_.cols, full_[r & 1].data() + c * picture_.cols);
         spread_[r & 1] = r;
     }
-    places(full_[i & 1].data(), full_[j & 1].data(), place - float(i), y, picture_.cols, picture_.cols, float(picture_.rows - 1),
-           px_.data(), py_.data());
+    places(full_[i & 1].data(), full_[j & 1].data(), place - float(i), y, picture_.cols, picture_.cols,
+           float(picture_.rows - 1), px_.data(), py_.data());
     fetch(picture_, trusted, flow_.cell, price_, y, px_.data(), py_.data(), m, v);
     return true;
 }

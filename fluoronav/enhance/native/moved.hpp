@@ -11,7 +11,7 @@ struct Picture {  // mean and variance of a state
     int rows, cols;
 };
 
-// px: (rows, columns, 2) pixels (x, y) that a cell of `cell` x `cell` pixels moved since the last frame; trusted: 0 or 1.
+// px: (rows, columns, 2) pixels (x, y) that a cell of `cell` x `cell` pixels moved since the last frame; trusted: 0, 1.
 struct Flow {
     const float* px = nullptr;
     const std::uint8_t* trusted = nullptr;
@@ -36,8 +36,10 @@ class Mover {
 };
 
 // How much worse the second hypothesis explains a frame, in units of expected variance.
-void worse_row(const float* y, const float* m0, const float* v0, const float* m1, const float* v1, float frame, int cols, float* out);
-void chosen_row(const float* worse, const float* m0, const float* v0, const float* m1, const float* v1, int cols, float* m, float* v);
+void worse_row(const float* y, const float* m0, const float* v0, const float* m1, const float* v1, float frame, int cols,
+               float* out);
+void chosen_row(const float* worse, const float* m0, const float* v0, const float* m1, const float* v1, int cols,
+                float* m, float* v);
 
 // The better hypothesis of every pixel of a picture.
 void followed(const float* y, const Picture& state, const Flow& flow, float frame, float price, float* m, float* v);

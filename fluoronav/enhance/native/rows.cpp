@@ -42,7 +42,8 @@ static FLUORONAV_INLINE void runs_of(const Short* const* p, int n, Runs& r) {
         Short* __restrict to = r.four[k + 1];
         for (int x = 0; x < n - 3; ++x) to[x] = Short(from[x] + from[x + 2]);
     }
-    const Short *m5 = p[-5], *m4 = p[-4], *m3 = p[-3], *m2 = p[-2], *m1 = p[-1], *o = p[0], *p1 = p[1], *p2 = p[2], *p3 = p[3], *p4 = p[4], *p5 = p[5];
+    const Short *m5 = p[-5], *m4 = p[-4], *m3 = p[-3], *m2 = p[-2], *m1 = p[-1], *o = p[0];
+    const Short *p1 = p[1], *p2 = p[2], *p3 = p[3], *p4 = p[4], *p5 = p[5];
 #pragma GCC ivdep
     for (int x = 0; x < n - 2; ++x) r.three[x] = Short(r.pair[2][x] + o[x + 2]);
 #pragma GCC ivdep
@@ -61,7 +62,8 @@ static FLUORONAV_INLINE Short smaller(Short a, Short b) { return a < b ? a : b; 
 // The line whose sum of 11 is largest in magnitude, for `n` pixels.
 static FLUORONAV_INLINE void best_of_runs(const Short* const* p, const Runs& r, int n, Short* __restrict best) {
     Short high[kTile], low[kTile];
-    const Short *m5 = p[-5] + kPad, *m4 = p[-4] + kPad, *m3 = p[-3] + kPad, *m2 = p[-2] + kPad, *m1 = p[-1] + kPad, *o = p[0] + kPad;
+    const Short *m5 = p[-5] + kPad, *m4 = p[-4] + kPad, *m3 = p[-3] + kPad, *m2 = p[-2] + kPad, *m1 = p[-1] + kPad;
+    const Short* o = p[0] + kPad;
     const Short *p1 = p[1] + kPad, *p2 = p[2] + kPad, *p3 = p[3] + kPad, *p4 = p[4] + kPad, *p5 = p[5] + kPad;
     const Short *up2 = r.pair[0] + kPad, *up1 = r.pair[1] + kPad, *down1 = r.pair[3] + kPad, *down2 = r.pair[4] + kPad;
     const Short *four_up = r.four[0] + kPad, *four = r.four[1] + kPad, *four_down = r.four[2] + kPad, *three = r.three + kPad;
@@ -77,9 +79,11 @@ static FLUORONAV_INLINE void best_of_runs(const Short* const* p, const Runs& r, 
     }
 #pragma GCC ivdep
     for (int x = 0; x < n; ++x) {
-        const Short falling45 = Short(((m5[x - 5] + m4[x - 4]) + (m3[x - 3] + m2[x - 2])) + ((m1[x - 1] + o[x]) + (p1[x + 1] + p2[x + 2])) +
+        const Short falling45 = Short(((m5[x - 5] + m4[x - 4]) + (m3[x - 3] + m2[x - 2])) +
+                                      ((m1[x - 1] + o[x]) + (p1[x + 1] + p2[x + 2])) +
                                       ((p3[x + 3] + p4[x + 4]) + p5[x + 5]));
-        const Short rising45 = Short(((m5[x + 5] + m4[x + 4]) + (m3[x + 3] + m2[x + 2])) + ((m1[x + 1] + o[x]) + (p1[x - 1] + p2[x - 2])) +
+        const Short rising45 = Short(((m5[x + 5] + m4[x + 4]) + (m3[x + 3] + m2[x + 2])) +
+                                     ((m1[x + 1] + o[x]) + (p1[x - 1] + p2[x - 2])) +
                                      ((p3[x - 3] + p4[x - 4]) + p5[x - 5]));
         high[x] = larger(high[x], larger(falling45, rising45));
         low[x] = smaller(low[x], smaller(falling45, rising45));
