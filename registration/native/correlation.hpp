@@ -88,6 +88,24 @@ public:
         sum(false, threads);
     }
 
+    // The same with the picture moved along the Jacobian by step (n numbers): every sum follows from those that there are.
+    void foresee(const double* step) {
+        const int n = layout_.n;
+        std::vector<double> shift(n);
+        for (std::size_t t = 0; t < tiles_.size(); ++t) {
+            double *s = &sums_[t * layout_.size()], aa = 0, ab = 0;
+            for (int i = 0; i < n; ++i) {
+                shift[i] = 0;
+                for (int j = 0; j < n; ++j) shift[i] += step[j] * s[layout_.gg(std::max(i, j), std::min(i, j))];
+                aa += step[i] * (2 * s[layout_.ag(i)] + shift[i]), ab += step[i] * s[layout_.bg(i)];
+                for (int c = 0; c < layout_.channels; ++c) s[layout_.a(c)] += step[i] * s[layout_.g(c, i)];
+            }
+            s[layout_.aa()] += aa, s[layout_.ab()] += ab;
+            for (int i = 0; i < n; ++i) s[layout_.ag(i)] += shift[i];
+        }
+        evaluate();
+    }
+
     // Weights lowered where only one picture has something: 1 / (1 + (e / s)^4) of what is left after the best
     // scale and offset of each cell, s = 2.2 medians. Gaussian noise keeps 0.9 of its weight, a wire of ten
     // medians 0.002. Written into `out` (the whole picture, h x w), which holds the weights before.
@@ -148,15 +166,19 @@ private:
     void sum(bool all, int threads) {
         const int across = static_cast<int>(tiles_.size()) / down_, n = pictures_.n;
         const double work = static_cast<double>(pictures_.height()) * pictures_.width() * (4 + (all ? n * (n + 4) : 2 * n));
-        projector::Crew::run(work < 2e6 ? 1 : threads, {down_}, [&](int, int part, int) {
+        projector::Crew::run(work < 1e6 ? 1 : threads, {down_}, [&](int, int part, int) {
             for (int x = 0; x < across; ++x) {
                 const std::size_t t = static_cast<std::size_t>(part) * across + x;
                 sum_tile(pictures_, tiles_[t], all, &sums_[t * layout_.size()]);
             }
         });
+        evaluate();
+    }
+
+    void evaluate() {
         gather();
         correlate();
-        if (n) normal_equations();
+        if (layout_.n) normal_equations();
     }
 
     void pivot() {

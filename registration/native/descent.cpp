@@ -54,7 +54,7 @@ static bool level_of(const nb::tuple& t, const projector::Path& path, bool last,
     l.fixed = out.fixed.data(), l.weight = out.weight.data();
     l.measure = {nb::cast<bool>(t[8]), nb::cast<int>(t[9]), nb::cast<double>(t[10]), nb::cast<int>(t[11])};
     l.iterations = nb::cast<int>(t[12]), l.robust = nb::cast<bool>(t[13]), l.tolerance_px = nb::cast<double>(t[14]);
-    l.columns = last ? 9 : 6;
+    l.last = last;
     return projector::bricks_at(out.bricks, size[0], size[1], size[2], nb::cast<float>(t[2]), path.bricks, l.volume);
 }
 

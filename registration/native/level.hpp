@@ -34,8 +34,9 @@ struct Level {
     int iterations;
     bool robust;
     double tolerance_px;
-    int columns;  // 6, or 9 with those of SDD and principal point
+    bool last;  // then the normal equations are wanted where the pose comes to rest, with SDD and principal point
 
+    int columns() const { return last ? 9 : 6; }
     int h() const { return static_cast<int>(arm.h); }
     int w() const { return static_cast<int>(arm.w); }
     std::size_t pixels() const { return static_cast<std::size_t>(h()) * w(); }
@@ -62,7 +63,7 @@ public:
             const projector::Pose there = projector::moved(pose, step);
             if (moved < level_.tolerance_px) {
                 pose = there;
-                foresee(step);
+                if (level_.last) foresee(step);
                 return;
             }
             strayed += moved;
@@ -104,7 +105,7 @@ private:
 
     // Picture and Jacobian of a pose, and all sums of them.
     void look(const projector::Pose& pose) {
-        slopes_ = std::make_shared<projector::Buffer>(level_.columns * level_.pixels());
+        slopes_ = std::make_shared<projector::Buffer>(level_.columns() * level_.pixels());
         render(pose, slopes_->p);
         correlation::Pictures pictures{moving_->p, level_.fixed, level_.weight, nullptr, level_.h(), level_.w(), 0,
                                        level_.measure.gradient, 0.0f, 0.0f};
@@ -115,7 +116,7 @@ private:
             correlation::Correlation(pictures, patches, threads_).robust(weight_.data());
         }
         if (level_.robust) pictures.weight = weight_.data();
-        pictures.jacobian = slopes_->p, pictures.n = level_.columns;
+        pictures.jacobian = slopes_->p, pictures.n = level_.columns();
         likeness.emplace(pictures, level_.measure, threads_);
     }
 
@@ -129,7 +130,9 @@ private:
     void foresee(const double* step) {
         const auto n = static_cast<std::ptrdiff_t>(level_.pixels());
         moved_by(slopes_->p, step, n, moving_->p);
-        likeness->again(moving_->p, threads_);
+        double all[9] = {};
+        std::copy(step, step + 6, all);
+        likeness->foresee(all);
     }
 
     FLUORONAV_CLONES static void moved_by(const float* slopes, const double* step, std::ptrdiff_t n, float* out) {
@@ -149,14 +152,14 @@ private:
         if (placed.axis != level_.axis || !projector::served(view, placed.numbers.data(), level_.volume)) throw NotServed{};
         const auto apart = static_cast<std::ptrdiff_t>(level_.pixels());
         const projector::Out out{moving_->p, slopes, 0, apart};
-        const int h = level_.h(), w = level_.w(), band = projector::BAND;
+        const int h = level_.h(), w = level_.w(), band = 16;  // halves of what is shared otherwise: a helper comes late
         const std::size_t own = projector::patch_scratch(w, band);
-        const int crew = static_cast<double>(h) * w * level_.volume.nz < 1e6 ? 1 : threads_;  // 0.1 ms: not worth it
+        const int crew = static_cast<double>(h) * w * level_.volume.nz < 2e5 ? 1 : threads_;  // 0.1 ms: not worth it
         projector::Buffer scratch(static_cast<std::size_t>(crew) * own);
         projector::Crew::run(crew, {projector::parts(h, band)}, [&](int, int part, int who) {
             const int first = part * band, end = std::min(h, first + band);
             path_.patches(level_.volume, view, out, first, end, scratch.p + static_cast<std::size_t>(who) * own);
-            if (slopes && level_.columns == 9)
+            if (slopes && level_.last)
                 for (int y = first; y < end; ++y)
                     correlation::intrinsics_row(slopes + static_cast<std::ptrdiff_t>(y) * w, apart, w, view.sod,
                                                 view.pu / view.sdd, view.pv / view.sdd, static_cast<float>(level_.arm.cu),
@@ -171,7 +174,7 @@ private:
         const auto& r = likeness->result;
         for (int i = 0; i < 6; ++i) {
             out.gradient[i] = r.gradient[i];
-            for (int j = 0; j < 6; ++j) out.hessian[i][j] = r.hessian[static_cast<std::size_t>(i) * level_.columns + j];
+            for (int j = 0; j < 6; ++j) out.hessian[i][j] = r.hessian[static_cast<std::size_t>(i) * level_.columns() + j];
         }
         return out;
     }
