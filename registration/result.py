@@ -40,8 +40,9 @@ class Registration:
     LOST: no pose, no error, only `why`. `covariance` is (6, 6) in the order of the tangent vector
     (rx, ry, rz, tx, ty, tz), rad and mm, left perturbation in the C-arm frame about the isocenter.
     `bodies` holds room_from_body by name. `start` names the proposer that led here. `why` is a
-    sentence that a person can act on. `quality` holds named numbers for reports (never for poses). `lean` (6,) is for
-    the next frame's start: the motion (xi) by which coarse pictures missed this pose.
+    sentence that a person can act on. `quality` holds named numbers for reports (never for poses). Two are for the
+    tracker: `lean` (6,), the motion (xi) by which coarse pictures missed this pose, and `scatter` (6, 6), that part of
+    the covariance which is new in every frame.
     """
 
     outcome: Outcome
@@ -55,6 +56,7 @@ class Registration:
     alternatives: tuple[Float64, ...] = ()
     quality: dict[str, float] = field(default_factory=dict)
     lean: Float64 | None = None
+    scatter: Float64 | None = None
 
     def __post_init__(self) -> None:
         if self.outcome is Outcome.LOST:

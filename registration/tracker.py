@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from registration.depth import Depth, filtered
 from registration.geometry import Float64, Rigid, read_only
 from registration.model import Model, Settings, Start, View
 from registration.result import Outcome, Registration
@@ -24,13 +25,15 @@ _WIDE_EVERY = 16
 @dataclass(frozen=True, slots=True)
 class TrackerState:
     """What one frame leaves for the next: the last accepted pose, its motion per frame (xi, C-arm frame),
-    frames missed since, frames accepted in a row, and by how much (xi) coarse pictures missed it of late."""
+    frames missed since, frames accepted in a row, by how much (xi) coarse pictures missed it of late, and the
+    target's filtered depth."""
 
     carm_from_patient: Float64
     motion: Float64 = field(default_factory=lambda: np.zeros(6))
     missed: int = 0
     streak: int = 0
     lean: Float64 = field(default_factory=lambda: np.zeros(6))
+    depth: Depth | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carm_from_patient", read_only(self.carm_from_patient, np.float64))
@@ -62,31 +65,35 @@ class Tracker:
         that the patient is found again where he was, but never hands it out.
         """
         if start is not None:
-            return self._settled(state, self.model.register(view, [start], self.settings), fresh=True)
+            return self._settled(state, view, self.model.register(view, [start], self.settings), fresh=True)
         if state is None:
             return None, Registration.lost("nothing was registered yet: give the gantry's angles or search")
         result = self.model.track(view, Start(state.predicted, "last", lean=state.lean), self.settings)
         if self.wide and result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
             wide = self.model.register(view, [Start(state.carm_from_patient, "last")], self.settings)
             if wide.outcome is Outcome.ACCEPTED or result.outcome is Outcome.LOST:
-                return self._settled(state, wide, fresh=True)
-        return self._settled(state, result, fresh=state.missed > 0)
+                return self._settled(state, view, wide, fresh=True)
+        return self._settled(state, view, result, fresh=state.missed > 0)
 
     @staticmethod
     def _wide(missed: int) -> bool:
         return missed in _WIDE_AT or missed % _WIDE_EVERY == 0
 
-    @staticmethod
-    def _settled(state: TrackerState | None, result: Registration, *, fresh: bool) -> tuple[
+    def _settled(self, state: TrackerState | None, view: View, result: Registration, *, fresh: bool) -> tuple[
             TrackerState | None, Registration]:
         """The state that follows; a pose found anew has no motion yet."""
         if result.outcome is not Outcome.ACCEPTED or result.carm_from_patient is None:
             if state is None:
                 return None, result
             return TrackerState(state.carm_from_patient, np.zeros(6), state.missed + 1, 0), result
-        pose = result.carm_from_patient
         if fresh or state is None:
-            return TrackerState(pose, np.zeros(6), 0, 1), result
-        motion = Rigid.log(pose @ Rigid.inverse(state.carm_from_patient))
+            return TrackerState(result.carm_from_patient, np.zeros(6), 0, 1), result
+        depth = None
+        if result.scatter is not None:
+            depth, pose = filtered(state.depth, result.carm_from_patient, result.scatter, self.model.target_mm,
+                                   view.carm.sod_mm)
+            result = replace(result, carm_from_patient=pose)
+        assert result.carm_from_patient is not None
+        motion = Rigid.log(result.carm_from_patient @ Rigid.inverse(state.carm_from_patient))
         lean = state.lean if result.lean is None else state.lean + _NEW * (result.lean - state.lean)
-        return TrackerState(pose, motion, 0, state.streak + 1, lean), result
+        return TrackerState(result.carm_from_patient, motion, 0, state.streak + 1, lean, depth), result

@@ -139,7 +139,8 @@ class VolumeModel:
             partly = self._partly(ladder, [Start(pose, start.name)], settings, (COARSE[-1:],), FINE[:1])
             if partly.fit.agreement > max(answer.fit.agreement, _PARTIAL_ACCEPT):
                 return partly.registration
-        return replace(self._past_contrast(view, answer, solution, TRACK, settings).registration, lean=solution.lean)
+        answer = self._past_contrast(view, answer, solution, TRACK, settings)
+        return replace(answer.registration, lean=solution.lean, scatter=answer.spread.pose)
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts where nothing is known: all rotations are tried, the best refined; a hint and `proposers` lead."""

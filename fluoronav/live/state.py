@@ -22,6 +22,7 @@ from fluoronav.enhance.noise import NoiseLaw, NoiseState
 from fluoronav.enhance.stabilise import StabiliseState
 from fluoronav.enhance.superres import SuperresState
 from fluoronav.live.gantry import Gantry
+from registration.depth import Depth
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, read_only
 from registration.tracker import TrackerState
@@ -87,7 +88,7 @@ class PipelineState:
 
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
-    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, CArm, ChainState, NoiseState, NoiseLaw,
+    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, CArm, ChainState, NoiseState, NoiseLaw,
     MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState)}
 
 
