@@ -49,7 +49,7 @@ class Everywhere:
         which, roll = np.divmod(best, ROLLS)
         pitch_v, pitch_u = self.carm.pitch_mm_row_col
         slopes: Float64 = -shift.reshape(-1, 2)[best] * (np.array([pitch_u, pitch_v]) / self.carm.sdd_mm)
-        turned: Float64 = np.matmul(_about_source(self.carm, slopes), _rolled(self.rolls_rad[roll]))
+        turned: Float64 = np.matmul(about_source(self.carm, slopes), _rolled(self.rolls_rad[roll]))
         return np.matmul(turned, self.poses[which])
 
 
@@ -77,7 +77,7 @@ def _rolled(angle_rad: Float64) -> Float64:
     return out
 
 
-def _about_source(carm: CArm, slopes: Float64) -> Float64:
+def about_source(carm: CArm, slopes: Float64) -> Float64:
     """(n, 4, 4): turns about the source that carry the central ray's slope (0, 0) to `slopes` (n, 2)."""
     a, b = slopes.T
     # the shortest turn from (0, 0, -1) to (a, b, -1), Rodrigues' formula without its angle

@@ -30,20 +30,33 @@ def create(
     path: Annotated[Path | None, typer.Option(help="planned path: VTK, VTP, CSV, JSON")] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(help="L P S, mm")] = None,
     axes: Annotated[str | None, typer.Option(help="of mesh and line files: --axes=-z,y,x is L=-z, P=y, S=x")] = None,
+    train_pose: Annotated[bool, typer.Option(
+        "--train-pose", help="train a network on projections of the CT that proposes poses to `register --init search`")
+    ] = False,
+    train_minutes: Annotated[float, typer.Option(help="how long --train-pose may take")] = 3.0,
     force: Annotated[bool, typer.Option("--force", help="replace an existing case")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Read CT, vessels, implant, MR, path and target, check that they fit, and write the case folder."""
     from fluoronav.case import create_case
-    from fluoronav.cli.output import print_json, progress
+    from fluoronav.case.pose_network import check_trainable, train_pose_network
+    from fluoronav.cli.output import print_json, progress, tell
 
+    if train_pose:
+        check_trainable(ct, train_minutes)
     with progress("case", quiet=json_) as report:
         made = create_case(folder, ct=ct, vessels=vessels or (), implant=implant, mr=mr, path=path, target=target,
                            axes=axes, progress=report, force=force)
+    card = None
+    if train_pose:
+        with progress("pose network", quiet=json_) as report:
+            card = train_pose_network(made, minutes=train_minutes, progress=report)
     if json_:
-        print_json(described(made))
+        print_json(described(made) | ({} if card is None else {"pose_network": card}))
     else:
         _tell(made)
+        if card is not None:
+            tell(f"pose network: {card['pictures']} projections in {card['seconds']:.0f} s on {card['device']}")
 
 
 @app.command()

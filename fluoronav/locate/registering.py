@@ -70,6 +70,8 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
             raise run.geometry_error
     models = [model_for_case(case, options.settings, by=kind, target_mm=options.target_mm)
               for kind in kinds_to_try(case, options.by)]
+    if options.init == "search" and options.landmarks is None:
+        _with_network(case, models, options.settings.threads, say)
     center, what = center_of(case, models[0].kind)
     inits: Sequence[str | InitEntry | Landmarks] = [options.init] * len(runs)
     if options.landmarks is not None:
@@ -99,6 +101,23 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
                     found = second
             out.append(found)
     return out
+
+
+def _with_network(case: Case, models: Sequence[Model], threads: int, say: Callable[[str], None]) -> None:
+    """Let a network that was trained for the case propose starts, where there is one."""
+    from registration.volume_model import VolumeModel
+
+    volumes = [m for m in models if isinstance(m, VolumeModel)]
+    if not volumes:
+        return
+    from fluoronav.case.pose_network import pose_proposer
+
+    proposer, line = pose_proposer(case, threads=threads)
+    if line:
+        say(line)
+    if proposer is not None:
+        for model in volumes:
+            model.proposers = (*model.proposers, proposer)
 
 
 def _geometry_needed(run: Run, options: Options) -> bool:

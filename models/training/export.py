@@ -17,6 +17,7 @@ from torch import nn
 
 from models.engines import WEIGHTS
 from models.networks.mixing import SPACE_FEATURES, SPACE_OUTPUTS, TIME_FEATURES, TIME_OUTPUTS, Chooser
+from models.networks.pose_regressor import PoseRegressor
 from models.networks.recurrent import FEATURES, OUTPUTS, Recurrent
 from models.training.recipe import NETS, Net
 from registration.geometry import Array
@@ -38,11 +39,12 @@ def export(net: Net, folder: Path) -> list[Path]:
     out = []
     for name, (chooser, features, outputs) in parts.items():
         out.append(folder / f"{name}.onnx")
-        out[-1].write_bytes(_model(chooser, name, features, outputs))
+        out[-1].write_bytes(onnx_of(chooser, name, features, outputs))
     return out
 
 
-def _model(chooser: Chooser | Recurrent, name: str, features: int, outputs: int) -> bytes:
+def onnx_of(chooser: Chooser | Recurrent | PoseRegressor, name: str, features: int, outputs: int) -> bytes:
+    """An ONNX model of convolutions and rectifiers: `body` one after the other, then `head`."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     nodes, constants, last = [], [], "features"
