@@ -33,7 +33,7 @@ def available() -> str | None:
 
 def recurrent_chain() -> Chain:
     """The chain with this denoiser."""
-    chain = Chain(ChainSettings(method="classical"))
+    chain = Chain(ChainSettings(method="classical", uncertainty=False))  # it states its own
     chain.stages["denoise"] = RecurrentStage()
     return chain
 

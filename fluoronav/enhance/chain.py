@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How is a frame cleaned? noise -> motion -> denoise -> display, each a pure step with a state of its own.
+"""How is a frame cleaned? noise -> motion -> denoise -> uncertainty -> display, each a pure step with its own state.
 
 Between and behind them stand the heads that a person asks for (heads.py): contrast, superres, stabilise.
 
@@ -25,6 +25,7 @@ from fluoronav.enhance.heads import FACTOR, described, with_heads, without
 from fluoronav.enhance.mixing import Mix, available
 from fluoronav.enhance.motion import Motion
 from fluoronav.enhance.noise import Noise
+from fluoronav.enhance.stated import Stated
 from fluoronav.enhance.work import Work
 from fluoronav.imaging.frame import Frame
 from registration.errors import BadInput
@@ -39,6 +40,7 @@ PAUSE_NS = 1_000_000_000  # a longer gap is a new run
 class ChainSettings:
     """Which stages run (noise and display always do) and how the denoiser is set.
 
+    uncertainty: the stated deviation holds what the denoiser may have missed, not its noise alone (stated.py).
     contrast: strength 0 (off) to 2; superres: pixels of half the size; stabilise: motion of the whole picture is
     taken away, and the C-arm moved with the pixels.
 
@@ -48,6 +50,7 @@ class ChainSettings:
 
     motion: bool = True
     denoise: bool = True
+    uncertainty: bool = True
     contrast: float = 0.0
     superres: bool = False
     stabilise: bool = False
@@ -104,6 +107,8 @@ class Chain:
         if self.settings.denoise:
             learned = self.settings.learned()
             self.stages["denoise"] = (Mix if learned else Denoise)(self.settings.denoiser)
+            if self.settings.uncertainty:
+                self.stages["uncertainty"] = Stated("learned" if learned else "classical")
             if self.settings.method == "auto" and not learned:
                 self.notes = (f"classical denoiser: {available()}",)
         self.stages = with_heads(self.stages, self.settings)

@@ -42,6 +42,7 @@ class Display:
         """Adds values, line_integrals, sigma, display, raw_display, i0 and relative to the item."""
         law, frame, clean, variance = item.law, item.frame, item.clean, item.variance
         assert law is not None and clean is not None and variance is not None
+        stated = variance if item.stated is None else item.stated
         i0, source = _unattenuated(frame, clean, law, state)
         p_table, s_table = _tables(law, frame, i0)
         raw = _raw_table(frame.intensity, i0, law.forward.size)
@@ -52,7 +53,7 @@ class Display:
         raw_display = kernels.taken(pixels, kernels.window(raw[None], low, high)[0])
         # contrast is for the eye and for files; what is measured stays what it was
         shown = clean if item.shown is None else item.shown
-        values, p, sigma, display = kernels.picture(clean, variance, shown, law.restore, p_table, s_table, law.start,
+        values, p, sigma, display = kernels.picture(clean, stated, shown, law.restore, p_table, s_table, law.start,
                                                     law.step, low, high)
         if item.fresh is None:  # nothing was denoised: the raw frame, bit for bit
             p = np.take(raw, pixels)

@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from fluoronav.enhance import reference, reference_contrast
+from fluoronav.enhance import reference, reference_contrast, reference_stated
 
 _used: Any
 try:
@@ -30,6 +30,9 @@ picture = _used.picture
 taken = _used.taken
 window = _used.window
 contrast = _used.contrast if compiled else reference_contrast.contrast
+cell_statistics = _used.cell_statistics if compiled else reference_stated.cell_statistics
+three_layers = _used.three_layers if compiled else reference_stated.three_layers
+stated_variance = _used.stated_variance if compiled else reference_stated.stated_variance
 
 
 def set_threads(threads: int) -> None:

@@ -22,7 +22,8 @@ class Work:
     motion: flow (cells down, cells across, 2) px or None, trusted (uint8 flags of cells) where it explains a change;
     denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
     temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
-    surroundings have the rest) where they were mixed; contrast: shown, clean with more contrast, for display and
+    surroundings have the rest) where they were mixed; uncertainty: stated, the variance of clean with what the filter
+    may have missed, from which sigma follows; contrast: shown, clean with more contrast, for display and
     values alone; display: line_integrals, sigma, display, raw_display, i0, i0_source, relative, values (stored
     units), p_table (line integrals at the nodes of the law), window (line integrals shown as white and black), carm
     and valid, which belong to these pixels; superres and stabilise change all of these together; stabilise: shift_px
@@ -42,6 +43,7 @@ class Work:
     variance: Array | None = None
     fresh: Array | None = None
     weights: Array | None = None
+    stated: Array | None = None
     shown: Array | None = None
     values: Array | None = None
     line_integrals: Array | None = None

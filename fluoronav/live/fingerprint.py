@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoronav.live.settings import PipelineSettings
+from models.engines import WEIGHTS
 
 # what answers frames; console, session, benchmarks and commands show and keep the answers
 PACKAGES = ("registration", "overlays", "fluoronav.imaging", "fluoronav.enhance", "fluoronav.locate", "fluoronav.case",
@@ -36,8 +37,9 @@ def fingerprint(settings: PipelineSettings) -> dict[str, Any]:
 
 @functools.cache
 def _code() -> dict[str, str]:
-    """sha256 of the compiled modules and of the sources that answer frames, by name and content."""
-    found: dict[str, list[Path]] = {"build": [], "sources": []}
+    """sha256 of the compiled modules, the sources and the weights that answer frames, by name and content."""
+    found: dict[str, list[Path]] = {"build": [], "sources": [], "weights": []}
+    found["weights"] += (f for f in WEIGHTS.iterdir() if f.is_file())
     for package in PACKAGES:
         folders = [Path(p) for p in importlib.import_module(package).__path__]
         for folder in folders:

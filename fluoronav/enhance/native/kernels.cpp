@@ -6,6 +6,7 @@
 #include "denoise.hpp"
 #include "filters.hpp"
 #include "mixing.hpp"
+#include "stated.hpp"
 #include "team.hpp"
 
 using namespace nanobind::literals;
@@ -309,4 +310,5 @@ NB_MODULE(_kernels, module) {
     module.def("threads", [] { return Team::one().size(); });
     bind_mixing(module);
     bind_contrast(module);
+    bind_stated(module);
 }
