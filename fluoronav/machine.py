@@ -27,8 +27,8 @@ class Finding:
 
 def examined() -> list[Finding]:
     """Everything that decides which code paths run here."""
-    return [_program(), _processor(), _projector(), _kernels(), _overlay(), _codecs(), _optional("torch", "train"),
-            _optional("itk", "test"), _browser(), _images()]
+    return [_program(), _processor(), _projector(), _kernels(), *_networks(), _overlay(), _codecs(),
+            _optional("torch", "train"), _optional("itk", "test"), _browser(), _images()]
 
 
 def _program() -> Finding:
@@ -78,6 +78,18 @@ def _kernels() -> Finding:
     if kernels.compiled:
         return Finding("enhancement", "good", "compiled kernels")
     return Finding("enhancement", "slow", "compiled kernels are not built", "install again: make demo builds them")
+
+
+def _networks() -> list[Finding]:
+    """What the networks of the enhancement run on, and in how many bits."""
+    from fluoronav.enhance.precision import NETS, choice
+    from models.engines import installed
+
+    engine = next(iter(installed()), None)
+    if engine is None:
+        return [Finding("networks", "missing", "no engine; the classical denoiser and plain interpolation run",
+                        "pip install openvino")]
+    return [Finding(f"network {net}", "good", f"{engine}, {choice(net).why}") for net in NETS]
 
 
 def _overlay() -> Finding:

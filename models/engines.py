@@ -7,6 +7,7 @@ gives the same bits on the same machine. Nothing here sends anything anywhere.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -55,6 +56,18 @@ def open_engine(artefact: Path, shape: tuple[int, int, int, int], name: str | No
         return OpenVino(artefact, shape, threads, precision)
     kinds: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "torch": Torch}
     return kinds[name](artefact, shape, threads)
+
+
+@functools.cache
+def hardware_precisions() -> tuple[str, ...]:
+    """Which of bf16 and int8 OpenVINO has in this processor's hardware (none where it is not installed)."""
+    if "openvino" not in installed():
+        return ()
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name in ("bf16", "int8") if name.upper() in able)
 
 
 class OpenVino:

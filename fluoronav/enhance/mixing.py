@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 import cv2
@@ -27,8 +28,9 @@ from fluoronav.enhance.denoise import (
     middle_of,
 )
 from fluoronav.enhance.noise import quiet_median
+from fluoronav.enhance.precision import open_chosen
 from fluoronav.enhance.work import Work
-from models.engines import WEIGHTS, Engine, installed, open_engine
+from models.engines import WEIGHTS, Engine, installed
 from registration.geometry import Array
 
 NETS = ("time", "space")
@@ -78,7 +80,7 @@ class Mix:
 
     def __init__(self, settings: DenoiseSettings | None = None, engine: str | None = "openvino") -> None:
         self.settings = settings or DenoiseSettings()
-        self.engine = engine
+        self.opened = partial(open_chosen, engine=engine)
         self._classical = Denoise(self.settings)
         self._engines: dict[tuple[str, tuple[int, ...]], Engine] = {}
 
@@ -132,7 +134,7 @@ class Mix:
         if (net, shape) not in self._engines:
             if len(self._engines) > 4:  # sizes come and go; two nets of two sizes stay
                 self._engines.clear()
-            self._engines[net, shape] = open_engine(WEIGHTS / f"mixing_{net}.onnx", shape, self.engine)
+            self._engines[net, shape] = self.opened(f"mixing_{net}", shape)
         return self._engines[net, shape].run(features.reshape(shape))[0]
 
     def _learned(self, state: MixState, y: Array, item: Work) -> MixState:

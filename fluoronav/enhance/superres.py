@@ -10,13 +10,15 @@ weights the interpolation stands alone, under the same constraint.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 
 from fluoronav.enhance import kernels
+from fluoronav.enhance.precision import open_chosen
 from fluoronav.enhance.work import Work
-from models.engines import WEIGHTS, Engine, installed, open_engine
+from models.engines import WEIGHTS, Engine, installed
 from registration.geometry import Array, read_only
 
 FACTOR = 2
@@ -37,7 +39,7 @@ class Superres:
 
     def __init__(self, engine: str | None = None) -> None:
         self.why = unavailable() if engine is None else None
-        self.engine = engine
+        self.opened = partial(open_chosen, engine=engine)
         self._engines: dict[tuple[int, ...], Engine] = {}
 
     def step(self, state: SuperresState | None, item: Work) -> tuple[SuperresState, Work]:
@@ -80,8 +82,7 @@ class Superres:
     def _run(self, features: Array) -> Array:
         if features.shape not in self._engines:
             self._engines.clear()
-            shape = (1, 2, int(features.shape[2]), int(features.shape[3]))
-            self._engines[features.shape] = open_engine(WEIGHTS / ARTEFACT, shape, self.engine)
+            self._engines[features.shape] = self.opened("superres", features.shape)
         return self._engines[features.shape].run(features)
 
 
