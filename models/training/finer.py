@@ -4,8 +4,6 @@
 Scenes of models.training.simulate (family `train`) as a fine detector sees them, binned 2x2, with the noise that a
 filter in time leaves; the coarse picture then goes through the spatial part of the classical denoiser, so that the
 net sees what that does to lines and to noise, and is told what noise it leaves. The error is weighed where devices are.
-With `--pairs FOLDER` it goes on, from the weights that ship, on pictures that the whole chain cleaned
-(fluoronav.bench.finer_pairs), by squared errors where they are below the noise of a frame.
 One thread, one seed; checkpoints, and the same command goes on from the last.
 """
 
@@ -14,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from models.engines import WEIGHTS
@@ -47,8 +45,6 @@ class Recipe:
     rate: float = 2e-3
     steps: int = 2000
     device: float = 4.0
-    blunt: float = 0.1  # noise units: errors below it count squared, above it plainly
-    pairs: str | None = None
 
 
 def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
@@ -56,7 +52,7 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    net = Finer() if recipe.pairs is None else shipped()
+    net = Finer()
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.rate)
     step = 0
     if (folder / "last.pt").exists():
@@ -69,11 +65,10 @@ def train(folder: Path, minutes: float, recipe: Recipe) -> Finer:
         for group in optimizer.param_groups:
             group["lr"] = float(recipe.rate * 0.5 * (1 + np.cos(np.pi * step / recipe.steps)) + 1e-5)
         x, sd, truth, weight = make_batch(recipe, step, folder / "scenes")
-        if recipe.pairs is None:
-            x, sd = denoised(x, sd)
+        x, sd = denoised(x, sd)
         optimizer.zero_grad()
         error = (net.finer(x, sd) - truth)[..., 8:-8, 8:-8]
-        loss = (weight[..., 8:-8, 8:-8] * torch.sqrt(error**2 + recipe.blunt**2)).mean()
+        loss = (weight[..., 8:-8, 8:-8] * torch.sqrt(error**2 + 1e-2)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
@@ -113,11 +108,7 @@ def _step(x: Tensor, low: float, high: float) -> Tensor:
 def make_batch(recipe: Recipe, step: int, cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(coarse pictures with noise, its level, fine truth, weight) of a step, each (batch, 1, rows, columns)."""
     random = np.random.default_rng([recipe.seed, step])
-    if recipe.pairs is not None:
-        files = sorted(Path(recipe.pairs).glob("pairs_*.npz"))
-        parts = [_cleaned(files[int(random.integers(len(files)))], random, recipe) for _ in range(recipe.batch)]
-    else:
-        parts = [_pair(int(random.integers(recipe.scenes)), random, recipe, cache) for _ in range(recipe.batch)]
+    parts = [_pair(int(random.integers(recipe.scenes)), random, recipe, cache) for _ in range(recipe.batch)]
     x, sd, truth, weight = (torch.from_numpy(np.stack([p[i] for p in parts])[:, None]) for i in range(4))
     return x, sd, truth, weight
 
@@ -142,22 +133,6 @@ def _pair(seed: int, random: np.random.Generator, recipe: Recipe, cache: Path) -
     return x + noise, np.full_like(x, level), truth, 1 + np.float32(recipe.device) * cut(profile)
 
 
-def _cleaned(file: Path, random: np.random.Generator, recipe: Recipe) -> tuple[Array, Array, Array, Array]:
-    """A piece of a picture that the chain cleaned, turned at random."""
-    with np.load(file) as kept:
-        which = int(random.integers(len(kept["x"])))
-        x, sd, truth, profile = (kept[name][which] for name in ("x", "sd", "truth", "profile"))
-    r, c = (int(random.integers(0, n - recipe.crop + 1)) for n in x.shape)
-    turns, flip = int(random.integers(4)), bool(random.integers(2))
-
-    def cut(picture: Array, times: int) -> Array:
-        piece = picture[times * r: times * (r + recipe.crop), times * c: times * (c + recipe.crop)]
-        piece = np.rot90(piece, turns)
-        return np.ascontiguousarray(piece[:, ::-1] if flip else piece, np.float32)
-
-    return cut(x, 1), cut(sd, 1), cut(truth, 2), 1 + np.float32(recipe.device) * cut(profile, 2)
-
-
 def _drawn(seed: int, recipe: Recipe, cache: Path) -> tuple[Array, Array]:
     """(fine picture in the scale of unit noise, device profile) of a scene, kept in the training's folder."""
     path = cache / f"{recipe.side}_{seed}.npz"
@@ -171,20 +146,6 @@ def _drawn(seed: int, recipe: Recipe, cache: Path) -> tuple[Array, Array]:
         return kept["fine"], kept["profile"].astype(np.float32)
 
 
-def shipped() -> Finer:
-    """The net that ships, to go on from."""
-    import onnx
-    from onnx import numpy_helper
-
-    kept = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy())
-            for t in onnx.load(str(WEIGHTS / ARTEFACT)).graph.initializer}
-    net = Finer()
-    for k, layer in enumerate([*net.body, net.head]):
-        if isinstance(layer, nn.Conv2d):
-            layer.load_state_dict({"weight": kept[f"w{k}"], "bias": kept[f"b{k}"]})
-    return net
-
-
 def _save(folder: Path, net: Finer, optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
     part = folder / "last.part"
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
@@ -195,6 +156,7 @@ def _save(folder: Path, net: Finer, optimizer: torch.optim.Optimizer, step: int,
 def export(net: Finer, path: Path) -> None:
     """Writes the net as ONNX, node by node: features (1, 2, rows, columns) to residuals (1, 4, rows, columns)."""
     from onnx import TensorProto, checker, helper, numpy_helper
+    from torch import nn
 
     nodes, constants, last = [], [], "features"
     for k, layer in enumerate([*net.body, net.head]):
@@ -223,7 +185,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--pairs", type=Path, help="go on, on pictures that the chain cleaned")
     parser.add_argument("--export", action="store_true", help="write the last checkpoint to models/weights and stop")
     given = parser.parse_args()
     if given.export:
@@ -231,10 +192,7 @@ def main() -> None:
         net.load_state_dict(torch.load(given.folder / "last.pt", weights_only=True)["net"])
         export(net.eval(), WEIGHTS / ARTEFACT)
         return
-    recipe = Recipe(steps=given.steps)
-    if given.pairs is not None:
-        recipe = replace(recipe, pairs=str(given.pairs), blunt=1.0, device=8.0)
-    train(given.folder, given.minutes, recipe)
+    train(given.folder, given.minutes, Recipe(steps=given.steps))
 
 
 if __name__ == "__main__":
