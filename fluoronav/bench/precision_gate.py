@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What do fewer bits cost a network? `python -m fluoronav.bench.precision_gate` measures, and writes the record.
 
-Seeded scenes of the test family at a quarter dose go through the chain with one network in float32 and in fewer bits:
-bf16 by OpenVINO, int8 by static quantization (onnxruntime's, calibrated on the features of training scenes). It passes
-if the error against the truth grows by no more than 0.02 dB everywhere and 0.05 dB where devices are: a tenth of
-what a reader notices, and of what two trainings differ by.
+Seeded scenes of the test family, at a quarter dose and at four full doses, go through the chain with one network in
+float32 and in fewer bits: bf16 by OpenVINO, int8 by static quantization (onnxruntime's, calibrated on other scenes at a
+quarter and at a full dose). It passes if at neither dose the error against the truth grows by more than 0.02 dB
+everywhere and 0.05 dB where devices are: a tenth of what two trainings differ by. The high dose is there because int8
+has an end, and contrast in units of the noise has none.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from models.engines import WEIGHTS, Engine, open_engine
 from registration.geometry import Array
 
 MOST_DB, MOST_ON_DEVICES_DB = 0.02, 0.05
-SEEDS, CALIBRATED = (900, 901, 902), (910, 911)
-DOSE, SETTLE = 0.25, 6
+SEEDS, DOSES = (900, 901), (0.25, 4.0)
+CALIBRATED = ((910, 0.25), (911, 1.0))  # (seed, dose)
+SETTLE = 6
 Opened = Callable[[str, tuple[int, ...]], Engine]
 
 
@@ -41,8 +43,9 @@ def gate(net: str, file: Path, precision: str) -> dict[str, Any]:
     def plain(name: str, shape: tuple[int, ...]) -> Engine:
         return _opened(WEIGHTS / f"{name}.onnx", shape, "f32")
 
-    errors = np.array([[_errors(net, seed, opened) for opened in (plain, fewer)] for seed in SEEDS])
-    everywhere, on_devices = 10 * np.log10(errors[:, 1] / errors[:, 0]).mean(axis=0)
+    errors = np.array([[[_errors(net, seed, dose, opened) for opened in (plain, fewer)] for seed in SEEDS]
+                       for dose in DOSES])  # (doses, seeds, precisions, everywhere and on devices)
+    everywhere, on_devices = 10 * np.log10(errors[:, :, 1] / errors[:, :, 0]).mean(axis=1).max(axis=0)
     return {"loss_db": round(float(everywhere), 4), "loss_on_devices_db": round(float(on_devices), 4),
             "passes": bool(everywhere <= MOST_DB and on_devices <= MOST_ON_DEVICES_DB)}
 
@@ -73,8 +76,8 @@ def seen_by(net: str) -> list[Array]:
         engine = _opened(WEIGHTS / f"{name}.onnx", shape, "f32")
         return cast(Engine, _Listening(engine, found)) if name == net else engine
 
-    for seed in CALIBRATED:
-        _errors(net, seed, opened)
+    for seed, dose in CALIBRATED:
+        _errors(net, seed, dose, opened)
     return found
 
 
@@ -94,13 +97,13 @@ def _opened(file: Path, shape: tuple[int, ...], precision: str) -> Engine:
     return open_engine(file, cast(tuple[int, int, int, int], shape), "openvino", precision=precision)
 
 
-def _errors(net: str, seed: int, opened: Opened) -> tuple[float, float]:
+def _errors(net: str, seed: int, dose: float, opened: Opened) -> tuple[float, float]:
     """Mean squares of the chain's line integrals less the true ones: everywhere, where devices are."""
     if net == "superres":
-        fine, pixels, law, device = _binned(seed, DOSE)
+        fine, pixels, law, device = _binned(seed, dose)
         frames, settings = [frame_of(k, p, law) for k, p in enumerate(pixels)], ChainSettings(superres=True)
     else:
-        seen = shot(seed, DOSE)
+        seen = shot(seed, dose)
         fine, law, device = seen.expected, seen.intensity, seen.scene.device
         frames, settings = [seen.frame(k) for k in range(len(seen.counts))], ChainSettings(method="learned")
     chain = Chain(settings)
@@ -136,8 +139,10 @@ def main() -> None:
             small = Path(folder) / "int8.onnx"
             quantized(net, small)
             record[net]["int8"] = gate(net, small, "f32")
+            shipped = WEIGHTS / f"{net}_int8.onnx"
+            shipped.unlink(missing_ok=True)
             if record[net]["int8"]["passes"]:
-                (WEIGHTS / f"{net}_int8.onnx").write_bytes(small.read_bytes())
+                shipped.write_bytes(small.read_bytes())
         print(net, json.dumps(record[net]))
     (WEIGHTS / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 

@@ -20,6 +20,7 @@ from fluoronav.enhance.enhanced import Heads
 from fluoronav.enhance.motion import MotionState
 from fluoronav.enhance.noise import NoiseLaw, NoiseState
 from fluoronav.enhance.stabilise import StabiliseState
+from fluoronav.enhance.stated import StatedState
 from fluoronav.enhance.superres import SuperresState
 from fluoronav.live.gantry import Gantry
 from registration.depth import Depth
@@ -89,7 +90,8 @@ class PipelineState:
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
     PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, CArm, ChainState, NoiseState, NoiseLaw,
-    MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState)}
+    MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState,
+    StatedState)}
 
 
 def packed(state: PipelineState) -> bytes:

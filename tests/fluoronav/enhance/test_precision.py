@@ -84,6 +84,7 @@ def test_the_gate_lets_a_network_pass_that_is_itself_and_no_other(tmp_path: Path
     from models.training.finer import export
 
     monkeypatch.setattr(precision_gate, "SEEDS", (900,))
+    monkeypatch.setattr(precision_gate, "DOSES", (0.25,))
     assert precision_gate.gate("superres", WEIGHTS / "superres.onnx", "f32") == {
         "loss_db": 0.0, "loss_on_devices_db": 0.0, "passes": True}
     torch.manual_seed(0)

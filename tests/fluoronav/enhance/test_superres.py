@@ -47,7 +47,7 @@ def seen_of(enhanced: Enhanced) -> np.ndarray:
 
 @pytest.mark.parametrize("contrast", [0.0, 1.0])
 def test_binned_it_is_the_clean_picture_within_its_noise(contrast: float) -> None:
-    noise = ChainSettings(contrast=contrast, uncertainty=False)  # sigma is what the noise leaves: the bound that is kept
+    noise = ChainSettings(contrast=contrast, uncertainty=False)  # sigma of the noise: the bound that is kept
     plain, fine = last(noise), last(replace(noise, superres=True))
     assert plain.values is not None and fine.values is not None
     assert fine.values.shape == fine.display.shape == fine.valid.shape == (192, 240)
