@@ -25,6 +25,9 @@ from registration.search import Proposer
 EDGE, CHANNELS = 32, 2
 HYPOTHESES, NUMBERS = 4, 9
 OUTPUTS = HYPOTHESES * NUMBERS
+# Width of the field at the isocenter below which the network is not asked: of 20 simulated chest pictures from usual
+# angles it led 18 right on 225 mm and 6 on 110 mm, and the search that follows a wrong lead has lost 0.5 s.
+LEAST_FIELD_MM = 180.0
 FIELD_MM = 250.0  # width of the field at the patient at which the last number is 0
 
 
@@ -86,6 +89,8 @@ def proposer(artefact: Path, center_mm: Float64, *, threads: int = 2, engine: st
     center = np.asarray(center_mm, np.float64)
 
     def propose(view: View) -> Sequence[Start]:
+        if 2 * _field(view.carm)[1] * view.carm.sod_mm < LEAST_FIELD_MM:
+            return ()
         numbers = net.run(features_of(view)).reshape(HYPOTHESES, NUMBERS).astype(np.float64)
         good = np.isfinite(numbers).all(1) & (np.abs(numbers[:, 6:]) < 5).all(1)
         # two columns that are one or nothing make no rotation

@@ -97,6 +97,9 @@ def test_a_trained_network_proposes_poses_and_says_so(made: Made) -> None:
     view = View(np.random.default_rng(0).random(CARM.shape, np.float32), np.ones(CARM.shape, np.float32), CARM)
     starts = proposer(view)
     assert 0 < len(starts) <= HYPOTHESES and {s.name for s in starts} == {"network"}
+    # too small a field tells it too little: it is not asked
+    narrow = CArm.centered((100, 100), 1.5, 1000.0, 720.0)
+    assert len(proposer(View(view.line_integrals[:100, :100], view.weight[:100, :100], narrow))) == 0
     # the same bits again
     np.testing.assert_array_equal(starts[0].carm_from_patient, proposer(view)[0].carm_from_patient)
     # the case is the same case with it
