@@ -12,7 +12,7 @@
 // the rays (1e-4); it is not for differences of neighbours (10 %). So a second byte holds 1/64 of the first one's
 // steps, and only the derivative reads it.
 //
-// Bound by arithmetic: some 21 instructions for sixteen rays and a plane with AVX-512 (12 without derivative), and all
+// Bound by arithmetic: some 24 instructions for sixteen rays and a plane with AVX-512 (13 without derivative), and all
 // of them shuffles, multiplications and additions of which two can run at a time. Planes are taken CHUNK at a time, so
 // that windows stay in the second cache while a tile of patches goes over them. Included like direct.hpp, after `run`, `Tally` and the shape of a patch.
 
@@ -61,17 +61,23 @@ struct alignas(64) Patch {
     float mx[F::W], my[F::W], s[F::W], x0[F::W], x1[F::W], y0[F::W], y1[F::W];
     Cone all, own[PARTS];
     int k0, k1;
-    float spread;  // widest difference of x's slope within a part
+    float spread_x, spread_y;  // widest differences of slopes within a part
+    float steep_x, steep_y;  // largest slopes
 };
+
+// The largest size of what lies between a and b, a <= b.
+static inline float largest(float a, float b) { return -a > b ? -a : b; }
 
 static inline void begin(const Bricks& v, const View& view, float way, int u0, int row, Patch& p) {
     constexpr int NU = PATCH_W / PARTS;  // parts of a patch, side by side, have windows of their own
     p.all = cone_of(view, way, u0, row, PATCH_W, PATCH_H);
     planes_met(v, view, p.all, way, p.k0, p.k1);
-    p.spread = 0;
+    p.spread_x = p.spread_y = 0;
+    p.steep_x = largest(p.all.x0, p.all.x1), p.steep_y = largest(p.all.y0, p.all.y1);
     for (int i = 0; i < PARTS; ++i) {
         p.own[i] = PARTS == 1 ? p.all : cone_of(view, way, u0 + i * NU, row, NU, PATCH_H);
-        p.spread = p.own[i].x1 - p.own[i].x0 > p.spread ? p.own[i].x1 - p.own[i].x0 : p.spread;
+        p.spread_x = p.own[i].x1 - p.own[i].x0 > p.spread_x ? p.own[i].x1 - p.own[i].x0 : p.spread_x;
+        p.spread_y = p.own[i].y1 - p.own[i].y0 > p.spread_y ? p.own[i].y1 - p.own[i].y0 : p.spread_y;
     }
     const F u = lane_u() + F(static_cast<float>(u0)), w = lane_v() + F(static_cast<float>(row)), zero(0.f);
     F d[3] = {zero, zero, zero};
@@ -81,57 +87,74 @@ static inline void begin(const Bricks& v, const View& view, float way, int u0, i
     store(p.s, zero), store(p.x0, zero), store(p.x1, zero), store(p.y0, zero), store(p.y1, zero);
 }
 
-// Where the windows of CHUNK planes from k on begin, for one part of a patch.
-static inline void windows(const Bricks& v, const View& view, const Cone& c, float way, int k, int part, Windows& out) {
-    const float h = way * (static_cast<float>(k) - view.source[2]);
-    const float x = view.source[0] + h * c.x0 + (LEFT - MARGIN), y = view.source[1] + h * c.y0 + (ABOVE - MARGIN);
-    const float dx = way * c.x0, dy = way * c.y0;
-    const int most_x = v.columns - 1 - WIDTH / STRIDE, most_y = v.rows - 1, at = k * (TALL * WIDTH);
-    for (int p = 0; p < CHUNK; ++p) {
-        const float t = static_cast<float>(p);
-        int column = static_cast<int>(x + t * dx) >> STRIDE_BITS, line = static_cast<int>(y + t * dy);
-        column = column < 0 ? 0 : column > most_x ? most_x : column;
-        const unsigned row = static_cast<unsigned>(line < 0 ? 0 : line > most_y ? most_y : line);
-        out.offset[part][p] = at + p * (TALL * WIDTH) + (column + static_cast<int>(row / APART) * v.columns) * v.strip + static_cast<int>(row % APART) * WIDTH;
-        out.origin[part][p] = (column << STRIDE_BITS & 15) << 12 | static_cast<int>(row << 28);
+// Where the windows of CHUNK planes from k on begin, for one part of a patch; one for GROUP planes.
+template <int GROUP, bool INSIDE>
+static inline void windows(const Bricks& v, float x, float y, float dx, float dy, int k, int part, Windows& out) {
+    const int most_x = v.columns - 1 - WIDTH / STRIDE, most_y = v.rows - 1, at = k * (TALL * WIDTH), block = v.columns * v.strip;
+    for (int p = 0; p < CHUNK / GROUP; ++p) {
+        const float t = static_cast<float>(p * GROUP);
+        int column = static_cast<int>(x + t * dx) >> STRIDE_BITS, row = static_cast<int>(y + t * dy);
+        if (!INSIDE) {
+            column = column < 0 ? 0 : column > most_x ? most_x : column;
+            row = row < 0 ? 0 : row > most_y ? most_y : row;
+        }
+        out.offset[part][p] = at + p * (GROUP * TALL * WIDTH) + column * v.strip + static_cast<int>(static_cast<unsigned>(row) / APART) * block + (row & (APART - 1)) * WIDTH;
+        out.origin[part][p] = (column << (STRIDE_BITS + 12) & 0xf000) + static_cast<int>(static_cast<unsigned>(row) << 28);
     }
 }
 
-// The planes of one chunk. Sums of h df/dx come from the sums' own growth: with R what has been summed after each of
-// n turns of STEP planes, sum_g g X_g = n X - sum R.
+template <int GROUP>
+static inline void windows(const Bricks& v, const View& view, const Cone& c, float way, int k, int planes, int part, Windows& out) {
+    const float h = way * (static_cast<float>(k) - view.source[2]), dx = way * c.x0, dy = way * c.y0;
+    float x = view.source[0] + h * c.x0 + (LEFT - MARGIN), y = view.source[1] + h * c.y0 + (ABOVE - MARGIN);
+    x += dx < 0 ? (GROUP - 1) * dx : 0, y += dy < 0 ? (GROUP - 1) * dy : 0;
+    const float t = static_cast<float>(planes - 1), x1 = x + t * dx, y1 = y + t * dy;
+    const float right = static_cast<float>((v.columns - 1 - WIDTH / STRIDE) * STRIDE), bottom = static_cast<float>(v.rows - 1);
+    if (x > 0 && x1 > 0 && y > 0 && y1 > 0 && x < right && x1 < right && y < bottom && y1 < bottom) windows<GROUP, true>(v, x, y, dx, dy, k, part, out);
+    else windows<GROUP, false>(v, x, y, dx, dy, k, part, out);
+}
+
+// The planes of one chunk. Sums of h df/dx come from the sums' own growth: with R the total of what has been summed
+// after each of n planes, sum_p p X_p = n X - R.
 template <bool GRADIENT, bool WIDE>
 static inline void summed(const Bricks& v, const Windows& at, int planes, Steps& steps, float h, Patch& patch) {
     Tally t, r;
     clear(t), clear(r);
     int p = 0;
-    for (; p + STEP <= planes; p += STEP) {
-        run<GRADIENT, WIDE, true>(v, at, p, p + STEP, steps, t);
-        if (GRADIENT) add(r, t);
-    }
-    float turns = static_cast<float>(p / STEP);
-    if (p < planes) {
-        run<GRADIENT, WIDE, false>(v, at, p, planes, steps, t);
-        if (GRADIENT) add(r, t), turns += 1;
-    }
+    for (; p + STEP <= planes; p += STEP) run<GRADIENT, WIDE, true>(v, at, p, p + STEP, steps, t, r);
+    if (p < planes) run<GRADIENT, WIDE, false>(v, at, p, planes, steps, t, r);
     store(patch.s, load(patch.s) + to_float(t.s));
     if (!GRADIENT) return;
-    const F x = slope_x(t), y = slope_y(t), begun(h + 0.5f * (STEP - 1) + STEP * turns), step(-1.f * STEP);
-    store(patch.x0, load(patch.x0) + x), store(patch.x1, fma(begun, x, fma(step, slope_x(r), load(patch.x1))));
-    store(patch.y0, load(patch.y0) + y), store(patch.y1, fma(begun, y, fma(step, slope_y(r), load(patch.y1))));
+    const F x = slope_x(t), y = slope_y(t), begun(h + static_cast<float>(planes));
+    store(patch.x0, load(patch.x0) + x), store(patch.x1, fma(begun, x, load(patch.x1) - slope_x(r)));
+    store(patch.y0, load(patch.y0) + y), store(patch.y1, fma(begun, y, load(patch.y1) - slope_y(r)));
 }
 
-// One patch through planes k .. k + CHUNK - 1 of the volume.
-template <bool GRADIENT> static inline void through(const Bricks& v, const View& view, float way, int k, Patch& p) {
-    const int ka = k > p.k0 ? k : p.k0, kb = k + CHUNK < p.k1 + 1 ? k + CHUNK : p.k1 + 1;
-    if (ka >= kb) return;
+// Planes from .. to - 1 of a patch, and where its windows lie there.
+struct Stretch {
     Windows at;
-    for (int i = 0; i < PARTS; ++i) windows(v, view, p.own[i], way, ka, i, at);
-    const float h = static_cast<float>(ka) - view.source[2], h1 = static_cast<float>(kb - 1) - view.source[2];
+    int from, to;
+    bool narrow;
+};
+
+static inline void prepare(const Bricks& v, const View& view, float way, int k, const Patch& p, Stretch& s) {
+    s.from = k > p.k0 ? k : p.k0, s.to = k + CHUNK < p.k1 + 1 ? k + CHUNK : p.k1 + 1;
+    if (s.from >= s.to) return;
+    const float most = way * (static_cast<float>(way > 0 ? s.to - 1 : s.from) - view.source[2]);
+    s.narrow = narrow(most * p.spread_x + 2 * MARGIN, most * p.spread_y + 2 * MARGIN, p.steep_x, p.steep_y);
+    for (int i = 0; i < PARTS; ++i)
+        if (SHARES && s.narrow) windows<STEP>(v, view, p.own[i], way, s.from, s.to - s.from, i, s.at);
+        else windows<1>(v, view, p.own[i], way, s.from, s.to - s.from, i, s.at);
+}
+
+// One patch through one stretch.
+template <bool GRADIENT> static inline void through(const Bricks& v, const View& view, const Stretch& s, Patch& p) {
+    if (s.from >= s.to) return;
+    const float h = static_cast<float>(s.from) - view.source[2];
     const F mx = load(p.mx), my = load(p.my);
     Steps steps = steps_of(fma(F(h), mx, F(view.source[0] + LEFT)), fma(F(h), my, F(view.source[1] + ABOVE)), mx, my);
-    const float most = way * (way > 0 ? h1 : h);
-    if (most * p.spread + 2 * MARGIN < WIDTH - STRIDE - 1) summed<GRADIENT, false>(v, at, kb - ka, steps, h, p);
-    else summed<GRADIENT, true>(v, at, kb - ka, steps, h, p);
+    if (s.narrow) summed<GRADIENT, false>(v, s.at, s.to - s.from, steps, h, p);
+    else summed<GRADIENT, true>(v, s.at, s.to - s.from, steps, h, p);
 }
 
 template <bool GRADIENT>
@@ -146,8 +169,14 @@ static void tile_of(const Bricks& v, const View& view, const Out& out, int row0,
         if (all[i].k0 > all[i].k1) continue;
         k0 = all[i].k0 < k0 ? all[i].k0 : k0, k1 = all[i].k1 > k1 ? all[i].k1 : k1;
     }
-    for (int k = k0; k <= k1; k += CHUNK)
-        for (int i = 0; i < down * across; ++i) through<GRADIENT>(v, view, way, k, all[i]);
+    Stretch stretch[2];  // the next patch's windows are found before this one's are read: nothing waits for them
+    for (int k = k0; k <= k1; k += CHUNK) {
+        prepare(v, view, way, k, all[0], stretch[0]);
+        for (int i = 0; i < down * across; ++i) {
+            if (i + 1 < down * across) prepare(v, view, way, k, all[i + 1], stretch[(i + 1) & 1]);
+            through<GRADIENT>(v, view, stretch[i & 1], all[i]);
+        }
+    }
     const F scale(v.unit / (127 * 127)), slope(v.unit / (127 * FINE));
     float* const rows = scratch + static_cast<std::size_t>(down) * across * (sizeof(Patch) / sizeof(float));
     const int pitch = across * PATCH_W;

@@ -62,10 +62,10 @@ struct Shape {  // of a path's bricks: bytes in a row, voxels between strips
 };
 
 constexpr int TILE = 64;  // pixels of a row that are worked on together
-// Floats that `patches` wants for itself, aligned to 64 bytes: at most 12 a pixel, and five sums for a row of patches.
+// Floats that `patches` wants for itself, aligned to 64 bytes: at most 12 a pixel, five sums for a row of patches, and a register.
 inline std::size_t patch_scratch(int w, int rows) {
     const std::size_t wide = w < TILE ? (static_cast<std::size_t>(w) + 3) / 4 * 4 : TILE;
-    return (wide * ((static_cast<std::size_t>(rows) + 3) / 4 * 4) * 12 + wide * 5 * 4 + 15) / 16 * 16;
+    return (wide * ((static_cast<std::size_t>(rows) + 3) / 4 * 4) * 12 + wide * 5 * 4 + 16 + 15) / 16 * 16;
 }
 
 struct Path {

@@ -32,6 +32,7 @@ inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 inline F min(F a, F b) { return _mm256_min_ps(a.v, b.v); }
 inline F max(F a, F b) { return _mm256_max_ps(a.v, b.v); }
 inline F clamp(F x, F low, F high) { return min(max(x, low), high); }
+inline F sqrt(F a) { return _mm256_sqrt_ps(a.v); }
 inline F floor(F a) { return _mm256_floor_ps(a.v); }
 inline I to_int(F a) { return _mm256_cvttps_epi32(a.v); }
 inline F gather(const float* p, I at) { return _mm256_i32gather_ps(p, at.v, 4); }
@@ -50,7 +51,7 @@ inline __m256i two(const std::uint8_t* a, const std::uint8_t* b) {
 
 // A patch is 4 x 2 pixels in two parts of 2 x 2; the window of a part, 4 x 4 voxels, is what a shuffle can look up.
 constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 2, WIDTH = 4, STRIDE = 2, STRIDE_BITS = 1;
-constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+constexpr int CHUNK = 32, STEP = 1;
 inline F lane_u() { return _mm256_setr_ps(0, 1, 0, 1, 2, 3, 2, 3); }
 inline F lane_v() { return _mm256_setr_ps(0, 0, 1, 1, 0, 0, 1, 1); }
 inline void put(float* to, int pitch, F a) {
@@ -58,11 +59,14 @@ inline void put(float* to, int pitch, F a) {
     _mm_storeu_ps(to, _mm256_castps256_ps128(rows)), _mm_storeu_ps(to + pitch, _mm256_extractf128_ps(rows, 1));
 }
 
+// Whether the narrow table does, rays being spread over so many voxels; each plane has its own window.
+constexpr bool SHARES = false;
+inline bool narrow(float spread_x, float, float, float) { return spread_x < WIDTH - STRIDE - 1; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
 };
 struct Steps {
-    __m256i at, by, over;  // over: what STEP steps miss by rounding
+    __m256i at, by;
 };
 struct Tally {
     __m256i s, x, y;
@@ -75,9 +79,7 @@ inline F slope_y(const Tally& t) { return to_float(t.y); }
 inline __m256i fixed(F a, float one) { return _mm256_cvtps_epi32(_mm256_mul_ps(a.v, _mm256_set1_ps(one))); }
 inline __m256i both(__m256i x, __m256i y) { return _mm256_add_epi32(_mm256_slli_epi32(y, 16), x); }
 inline Steps steps_of(F x, F y, F dx, F dy) {
-    const __m256i step = both(fixed(dx, 4096), fixed(dy, 4096)), far = both(fixed(dx, 4096 * STEP), fixed(dy, 4096 * STEP));
-    return {both(_mm256_and_si256(fixed(x, 4096), _mm256_set1_epi32(0xffff)), fixed(y, 4096)), step,
-            _mm256_sub_epi32(far, _mm256_slli_epi32(step, STEP_BITS))};
+    return {both(_mm256_and_si256(fixed(x, 4096), _mm256_set1_epi32(0xffff)), fixed(y, 4096)), both(fixed(dx, 4096), fixed(dy, 4096))};
 }
 
 // The taps of eight rays, from a window each for the first and the second four of them.
@@ -94,7 +96,7 @@ inline void ask(const std::uint8_t* window) {
 
 // Planes first .. last - 1 of the chunk, STEP of them if WHOLE. WIDE: eight columns in two tables.
 template <bool GRADIENT, bool WIDE, bool WHOLE>
-static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t, Tally& r) {
     const __m256i low7 = _mm256_set1_epi32(0x007f007f), flip_x = low7, flip_y = _mm256_set1_epi32(0x0000007f);
     const __m256i byte0 = _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
     const __m256i byte2 = _mm256_setr_epi8(2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1, 2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1);
@@ -132,9 +134,9 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
             const __m256i dy = _mm256_add_epi32(_mm256_slli_epi32(_mm256_madd_epi16(rows, apart_y), 6),
                                                 _mm256_madd_epi16(_mm256_maddubs_epi16(fine, weight_x), apart_y));
             t.y = _mm256_add_epi32(t.y, dy);
+            add(r, t);
         }
     }
-    steps.at = _mm256_add_epi32(steps.at, steps.over);
 }
 
 #include "direct.hpp"

@@ -30,6 +30,7 @@ inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline F min(F a, F b) { return _mm512_min_ps(a.v, b.v); }
 inline F max(F a, F b) { return _mm512_max_ps(a.v, b.v); }
 inline F clamp(F x, F low, F high) { return min(max(x, low), high); }
+inline F sqrt(F a) { return _mm512_sqrt_ps(a.v); }
 inline F floor(F a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 inline I to_int(F a) { return _mm512_cvttps_epi32(a.v); }
 inline F gather(const float* p, I at) { return _mm512_i32gather_ps(at.v, p, 4); }
@@ -46,7 +47,7 @@ inline F load(const float* p) { return _mm512_loadu_ps(p); }
 
 // A patch is 4 x 4 pixels; its window, 8 rows of 16 voxels, two registers that a permutation takes as one table.
 constexpr int PATCH_W = 4, PATCH_H = 4, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
-constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+constexpr int CHUNK = 32, STEP = 4;
 inline F lane_u() { return _mm512_setr_ps(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3); }
 inline F lane_v() { return _mm512_setr_ps(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3); }
 inline void put(float* to, int pitch, F a) {
@@ -54,29 +55,32 @@ inline void put(float* to, int pitch, F a) {
     _mm_storeu_ps(to + 2 * pitch, _mm512_extractf32x4_ps(a.v, 2)), _mm_storeu_ps(to + 3 * pitch, _mm512_extractf32x4_ps(a.v, 3));
 }
 
+// Whether STEP planes may share a window, rays of slopes up to `slope` being spread over so many voxels.
+constexpr bool SHARES = true;
+inline bool narrow(float spread_x, float spread_y, float slope_x, float slope_y) {
+    return spread_x + (STEP - 1) * slope_x < WIDTH - STRIDE - 1 && spread_y + (STEP - 1) * slope_y < 8 - 2;
+}
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
 };
 struct Steps {
-    __m512i at, by, over;  // over: what STEP steps miss by rounding
+    __m512i at, by;
 };
 struct Tally {
-    __m512i s, x, y, fine_x, fine_y;
+    __m512i s, x, y, fine_y;
 };
-inline void clear(Tally& t) { t.s = t.x = t.y = t.fine_x = t.fine_y = _mm512_setzero_si512(); }
+inline void clear(Tally& t) { t.s = t.x = t.y = t.fine_y = _mm512_setzero_si512(); }
 inline void add(Tally& a, const Tally& b) {
-    a.x = _mm512_add_epi32(a.x, b.x), a.fine_x = _mm512_add_epi32(a.fine_x, b.fine_x);
+    a.x = _mm512_add_epi32(a.x, b.x);
     a.y = _mm512_add_epi32(a.y, b.y), a.fine_y = _mm512_add_epi32(a.fine_y, b.fine_y);
 }
 inline F to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
-inline F slope_x(const Tally& t) { return fma(to_float(t.x), F(FINE), to_float(t.fine_x)); }
+inline F slope_x(const Tally& t) { return to_float(t.x); }
 inline F slope_y(const Tally& t) { return fma(to_float(t.y), F(FINE), to_float(t.fine_y)); }
 inline __m512i fixed(F a, float one) { return _mm512_cvtps_epi32(_mm512_mul_ps(a.v, _mm512_set1_ps(one))); }
 inline __m512i both(__m512i x, __m512i y) { return _mm512_add_epi32(_mm512_slli_epi32(y, 16), x); }
 inline Steps steps_of(F x, F y, F dx, F dy) {
-    const __m512i step = both(fixed(dx, 4096), fixed(dy, 4096)), far = both(fixed(dx, 4096 * STEP), fixed(dy, 4096 * STEP));
-    return {both(_mm512_and_si512(fixed(x, 4096), _mm512_set1_epi32(0xffff)), fixed(y, 4096)), step,
-            _mm512_sub_epi32(far, _mm512_slli_epi32(step, STEP_BITS))};
+    return {both(_mm512_and_si512(fixed(x, 4096), _mm512_set1_epi32(0xffff)), fixed(y, 4096)), both(fixed(dx, 4096), fixed(dy, 4096))};
 }
 
 // Four bytes a ray, each the eight bits of its position from a bit on.
@@ -95,33 +99,37 @@ inline void ask(const std::uint8_t* window) {
     _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
 }
 
-// Planes first .. last - 1 of the chunk, STEP of them if WHOLE.
-template <bool GRADIENT, bool, bool WHOLE>
-static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+// Planes first .. last - 1 of the chunk, STEP of them if WHOLE. They share a window; WIDE: each has its own.
+template <bool GRADIENT, bool WIDE, bool WHOLE>
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t, Tally& r) {
+    constexpr int SHARE = WIDE ? 1 : STEP;
     const __m512i low4 = _mm512_set1_epi8(15), taps = _mm512_set1_epi32(0x11100100), low7 = _mm512_set1_epi8(127);
-    const __m512i flip_x = _mm512_set1_epi32(0x007f007f), flip_y = _mm512_set1_epi32(0x00007f7f), zero = _mm512_setzero_si512();
-    const __m512i words = _mm512_set1_epi32(0x00ff00ff);
-    for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
-        const std::uint8_t* window = v.data + w.offset[0][p];
-        ask(window), ask(window + 64);
-        const __m512i from = _mm512_sub_epi32(steps.at, _mm512_set1_epi32(w.origin[0][p]));
-        steps.at = _mm512_add_epi32(steps.at, steps.by);
-        const __m512i index = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
-        const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + 64));
-        const __m512i weight_x = _mm512_ternarylogic_epi32(bits(from, 5), flip_x, low7, FLIP);
-        const __m512i weight_y = _mm512_ternarylogic_epi32(bits(from, 21), flip_y, low7, FLIP);
-        add_words(t.s, _mm512_maddubs_epi16(four, weight_x), _mm512_and_si512(weight_y, words));
-        if (GRADIENT) {
-            const std::uint8_t* finer = v.fine + w.offset[0][p];
-            ask(finer), ask(finer + 64);
-            const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + 64));
-            const __m512i along_x = _mm512_mask_sub_epi8(weight_y, 0x5555555555555555ULL, zero, weight_y);
-            const __m512i along_y = _mm512_mask_sub_epi8(weight_x, 0x3333333333333333ULL, zero, weight_x);
-            add_bytes(t.x, four, along_x), add_bytes(t.fine_x, fine, along_x);
-            add_bytes(t.y, four, along_y), add_bytes(t.fine_y, fine, along_y);
+    const __m512i flip_x = _mm512_set1_epi32(0x007f007f), flip_y = _mm512_set1_epi32(0x0000007f), words = _mm512_set1_epi32(0x007f007f);
+    const __m512i down = _mm512_set1_epi32(0x0001ffff), across = _mm512_set1_epi32(0x01ff01ff), coarse = _mm512_set1_epi32(0x40c040c0);
+    for (int p = first; p < (WHOLE ? first + STEP : last); p += SHARE) {
+        const __m512i origin = _mm512_set1_epi32(w.origin[0][p / SHARE]);
+        const std::uint8_t *window = v.data + w.offset[0][p / SHARE], *finer = v.fine + w.offset[0][p / SHARE];
+        __m512i from = _mm512_sub_epi32(steps.at, origin);
+        for (int i = 0; i < (WIDE ? 1 : WHOLE ? STEP : last - first); ++i, window += TALL * WIDTH, finer += TALL * WIDTH) {
+            ask(window), ask(window + 64);
+            const __m512i index = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
+            const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + 64));
+            const __m512i weight_x = _mm512_ternarylogic_epi32(bits(from, 5), flip_x, low7, FLIP);
+            const __m512i weight_y = _mm512_ternarylogic_epi32(bits(from, 21), flip_y, words, FLIP);
+            const __m512i rows = _mm512_maddubs_epi16(four, weight_x);
+            from = _mm512_add_epi32(from, steps.by);
+            add_words(t.s, rows, weight_y);
+            if (GRADIENT) {
+                ask(finer), ask(finer + 64);
+                const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + 64));
+                add_words(t.y, rows, down);
+                add_words(t.fine_y, _mm512_maddubs_epi16(fine, weight_x), down);
+                add_words(t.x, _mm512_add_epi16(_mm512_maddubs_epi16(four, coarse), _mm512_maddubs_epi16(fine, across)), weight_y);
+                add(r, t);
+            }
         }
+        steps.at = _mm512_add_epi32(from, origin);
     }
-    steps.at = _mm512_add_epi32(steps.at, steps.over);
 }
 
 #include "direct.hpp"

@@ -30,6 +30,7 @@ inline F fma(F a, F b, F c) { EACH a.v[i] = a.v[i] * b.v[i] + c.v[i]; return a; 
 inline F min(F a, F b) { EACH a.v[i] = b.v[i] < a.v[i] ? b.v[i] : a.v[i]; return a; }
 inline F max(F a, F b) { EACH a.v[i] = b.v[i] > a.v[i] ? b.v[i] : a.v[i]; return a; }
 inline F clamp(F x, F low, F high) { return min(max(x, low), high); }
+inline F sqrt(F a) { EACH a.v[i] = __builtin_sqrtf(a.v[i]); return a; }
 inline F floor(F a) { EACH a.v[i] = static_cast<float>(static_cast<std::int32_t>(a.v[i])); return a; }  // positive
 inline I to_int(F a) { I out; EACH out.v[i] = static_cast<std::int32_t>(a.v[i]); return out; }
 inline F gather(const float* p, I at) { F out; EACH out.v[i] = p[at.v[i]]; return out; }
@@ -42,18 +43,21 @@ inline F load(const float* p) { F a; EACH a.v[i] = p[i]; return a; }
 
 // A patch is 4 x 2 pixels; its window 16 x 9 voxels.
 constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
-constexpr int CHUNK = 32, STEP_BITS = 0, STEP = 1 << STEP_BITS;
+constexpr int CHUNK = 32, STEP = 1;
 inline F lane_u() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i % 4); return a; }
 inline F lane_v() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i / 4); return a; }
 inline void put(float* to, int pitch, F a) {
     for (int i = 0; i < 8; ++i) to[i / 4 * pitch + i % 4] = a.v[i];
 }
 
+// There is but one width of window, and each plane has its own.
+constexpr bool SHARES = false;
+inline bool narrow(float, float, float, float) { return true; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
 };
 struct Steps {
-    std::uint32_t at[8], by[8], over[8];  // over: what STEP steps miss by rounding
+    std::uint32_t at[8], by[8];
 };
 struct Eight {
     std::int32_t v[8];
@@ -74,14 +78,13 @@ inline Steps steps_of(F x, F y, F dx, F dy) {
     for (int i = 0; i < 8; ++i) {
         out.at[i] = (fixed(y.v[i], 4096) << 16) + (fixed(x.v[i], 4096) & 0xffff);
         out.by[i] = (fixed(dy.v[i], 4096) << 16) + fixed(dx.v[i], 4096);
-        out.over[i] = (fixed(dy.v[i], 4096 * STEP) << 16) + fixed(dx.v[i], 4096 * STEP) - STEP * out.by[i];
     }
     return out;
 }
 
 // Planes first .. last - 1 of the chunk.
 template <bool GRADIENT, bool, bool>
-static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t) {
+static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t, Tally& r) {
     for (int p = first; p < last; ++p) {
         const std::uint8_t *window = v.data + w.offset[0][p], *finer = v.fine + w.offset[0][p];
         const std::uint32_t origin = static_cast<std::uint32_t>(w.origin[0][p]);
@@ -101,8 +104,8 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
             t.x.v[i] += 127 * x0 + wy * (x1 - x0);
             t.y.v[i] += FINE * (r1 - r0) + 127 * (f[WIDTH] - f[0]) + wx * (e1 - e0);
         }
+        if (GRADIENT) add(r, t);
     }
-    for (int i = 0; i < 8; ++i) steps.at[i] += steps.over[i];
 }
 
 #include "direct.hpp"
