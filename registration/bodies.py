@@ -65,6 +65,11 @@ def spine_of(attenuation: Volume) -> Spine:
     return Spine(read_only(heads, np.float64), read_only(low[:2] + _CELL_MM * course, np.float64))
 
 
+def in_spine(spine: Spine, point_mm: Float64) -> bool:
+    """Whether a point (3,) of the patient frame belongs to the spine's part rather than to the rest."""
+    return bool(spine.distance_mm(point_mm) < RADIUS_MM)
+
+
 def _ridge(blurred: Float64) -> Array:
     """Indices (n, 2) of the densest place in each layer of (x, y, n), followed up and down from where most stands."""
     nx, ny, n = blurred.shape

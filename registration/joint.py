@@ -19,6 +19,7 @@ from registration.errors import BadInput
 from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, read_only
 from registration.model import Settings, Start, View
+from registration.parting import likely_breaths
 from registration.result import Outcome, Registration
 from registration.scatter import without_scatter
 from registration.several import Doubt, Look, changed, error_in, estimated, gathered, stated
@@ -29,7 +30,6 @@ from registration.volume_model import COARSE, FINE, GATE_EDGE_PX, Ladder, Plan, 
 Intrinsics = Literal["stated", "shared", "each"]
 # Bodies part from each other where one pose for all has ended at 64 pixels, 12 mm of breathing off.
 PARTED = (Plan(64, COARSE[-1].similarity, 4), Plan(128, FINE[0].similarity, 4), Plan(256, FINE[1].similarity, 1))
-_BREATHS_MM = (-14.0, -7.0, 0.0, 7.0, 14.0)  # towards the head, of either part against the other
 _TRIED, _NEAR = 2, 0.05  # of those, and how far below the best one after a descent at 64 pixels may lie
 # No part of a patient moves rigidly: the part asked for is off, along each axis, by such a share of what the others
 # have moved against it beyond what its residuals say (simulated breathing that fades towards the spine).
@@ -161,23 +161,9 @@ class JointModel:
         return solve(_problem(self._models, views, PARTED[2:]), best.room_from_body), rivals
 
     def _breaths(self, views: _Views, pose: Float64) -> list[tuple[Float64, ...]]:
-        """Poses of all bodies, the likeliest first: the first, or all others, moved by breath from a common pose.
-
-        Line integrals add, so a few pictures of either part make all pairs.
-        """
-        poses = [pose @ Rigid.translation(0, 0, mm) for mm in _BREATHS_MM]
-        middle = _BREATHS_MM.index(0.0)
-        pairs = [(k, middle) for k in range(len(poses))] + [(middle, k) for k in range(len(poses)) if k != middle]
-        values = np.zeros(len(pairs))
-        plan = PARTED[0]
-        for ladder, place, moved in zip(views.ladders, views.places, views.moved, strict=True):
-            sight = ladder.sight(plan.edge_px)
-            carm = changed(sight.carm, moved)
-            first = [_renderer(self._models[0])(carm, place @ p, False)[0] for p in poses]
-            others = [sum(_renderer(m)(carm, place @ p, False)[0] for m in self._models[1:]) for p in poses]
-            values += [plan.similarity.evaluate(first[a] + others[b], sight.fixed, sight.weight).value
-                       for a, b in pairs]
-        return [(poses[a], *(poses[b],) * (len(self._models) - 1)) for a, b in (pairs[k] for k in np.argsort(-values))]
+        """Poses of all bodies, the likeliest first, breathed from a common one (`parting.likely_breaths`)."""
+        stage = _problem(self._models, views, PARTED[:1]).stages[0]
+        return likely_breaths(stage.renders, stage.sights, stage.similarity, pose)
 
     def _alike(self, views: _Views) -> tuple[int, ...]:
         """Which C-arm made each view: one for all if `shared`, else views stated alike are taken for one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -47,12 +47,15 @@ class Settings:
     """What a person may choose. tolerance_mm: the gate's bound on the projected 95 % error;
     threads: changes speed, never bits; seed: of every random draw; tissue_mm: standard deviation, along each
     axis, of the target's own motion (breathing, pulse) against the body that is registered: no picture of the
-    bones tells it, so it is stated, and belongs into the bounds of a CT (0: the target is part of the bones)."""
+    bones tells it, so it is stated, and belongs into the bounds of a CT (0: the target is part of the bones);
+    bodies: where spine and tissue of a CT have moved against each other, answer for the one that holds the target
+    (`auto`), or for the CT as one body with what it is off in the bounds (`one`)."""
 
     tolerance_mm: float = 5.0
     threads: int = 2
     seed: int = 0
     tissue_mm: float = 0.0
+    bodies: Literal["auto", "one"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

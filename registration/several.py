@@ -22,8 +22,8 @@ from registration.solver import adjoint
 
 # As in confidence.py, but in the room: what is depth for one view is seen by the other. 0.01 deg, 0.05 mm. Of a C-arm,
 # what the removal of scatter leaves and beam hardening adds shifts edges alike in all views: SDD 0.05 %, principal
-# point 0.25 mm (40 simulated pairs of views by another integrator, chest and torso: along the axis that both views share
-# the chest's are 0.4 mm off in the mean, the torso's not).
+# point 0.25 mm (40 simulated pairs of views by another integrator, chest and torso: along the axis that both views
+# share the chest's are 0.4 mm off in the mean, the torso's not).
 _FLOOR_BODY = np.array([2e-4, 2e-4, 2e-4, 0.05, 0.05, 0.05]) ** 2
 _FLOOR_CARM = np.array([5e-4, 0.25, 0.25]) ** 2
 _UNIT_BODY, _UNIT_CARM = np.array([1e-2] * 3 + [1.0] * 3), np.array([1e-2, 1.0, 1.0])  # conditioning only

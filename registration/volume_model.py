@@ -20,6 +20,7 @@ from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
 from registration.ladder import Ladder, binned
 from registration.model import Settings, Start, View
+from registration.parting import Parts, parted_volumes, unless_parted
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
@@ -97,6 +98,7 @@ class VolumeModel:
         self._batches: dict[int, Batch] = {}
         self._everywhere: dict[CArm, Everywhere] = {}
         self._continued: VolumeModel | None = None
+        self._parts: list[Parts | None] = []  # shared by all that are aimed elsewhere
 
     def aimed_at(self, target_mm: Float64) -> VolumeModel:
         """The same volume, what was prepared of it included, with errors stated at another point (3,)."""
@@ -108,6 +110,10 @@ class VolumeModel:
         """Make the volumes that pictures of this C-arm will ask for: half a second that the first would wait."""
         for edge in {p.edge_px for p in (*COARSE, *FINE, *TRACK)} | {GATE_EDGE_PX}:
             self._at(carm.binned(max(1, round(max(carm.shape) / edge))).mm_per_px_at_isocenter)
+        parts = self.parts()
+        for part in parts.models.values() if parts is not None else ():
+            for edge in (64, 128):
+                part._at(carm.binned(max(1, round(max(carm.shape) / edge))).mm_per_px_at_isocenter)
         for edge in {p.edge_px for p in COARSE} if self.continued() is not self else ():
             self.continued()._at(carm.binned(max(1, round(max(carm.shape) / edge))).mm_per_px_at_isocenter)
 
@@ -120,11 +126,11 @@ class VolumeModel:
         if not starts:
             return Registration.lost("no start was given: give the gantry's angles, or search without a start")
         best = self._best_attempt(ladder, _checked(starts), settings)
-        if best.fit.clear or len(starts) > 8:
-            return best.registration
-        # The starts led nowhere; once around them before refusing (12 poses, 12 deg and 25 mm away).
-        again = self._best_attempt(ladder, search.around(starts[0], 12, seed=settings.seed), settings)
-        return again.registration if again.fit.agreement > best.fit.agreement + 0.05 else best.registration
+        if not best.fit.clear and len(starts) <= 8:
+            # The starts led nowhere; once around them before refusing (12 poses, 12 deg and 25 mm away).
+            again = self._best_attempt(ladder, search.around(starts[0], 12, seed=settings.seed), settings)
+            best = again if again.fit.agreement > best.fit.agreement + 0.05 else best
+        return unless_parted(self, view, best, settings)
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
         """The pose near the last one (3 deg, 10 mm), quickly; refused where it does not fit."""
@@ -224,7 +230,15 @@ class VolumeModel:
                                                                                 threads=self.threads)
         return self._continued
 
-    def _best_attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
+    def parts(self) -> Parts | None:
+        """Spine and rest on a coarser grid; None for a volume without a spine."""
+        if not self._parts:
+            split = parted_volumes(self.attenuation)
+            self._parts.append(None if split is None else Parts(split[0], {
+                name: VolumeModel(part, threads=self.threads) for name, part in split[1].items()}))
+        return self._parts[0]
+
+    def _best_attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> Answer:
         """The volume as if there were nothing else; where that explains little, as a part of what is shown."""
         answer = self._attempt(ladder, starts, settings)
         if answer.fit.agreement >= _PARTIAL_BELOW:
@@ -233,7 +247,7 @@ class VolumeModel:
         return partly if partly.fit.agreement > max(answer.fit.agreement, _PARTIAL_ACCEPT) else answer
 
     def _partly(self, ladder: Ladder, starts: Sequence[Start], settings: Settings, coarse: Sequence[Sequence[Plan]],
-                fine: Sequence[Plan]) -> _Answer:
+                fine: Sequence[Plan]) -> Answer:
         """The same with the volume continued where it was cut, and the picture's other pixels left out."""
         wide, ends = self.continued(), []
         for start in starts:
@@ -251,7 +265,7 @@ class VolumeModel:
                 answers.append(self._answer(seen, final, fine[-1], name, (), settings))
         return max(answers, key=lambda a: a.fit.agreement, default=_NOTHING)
 
-    def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> _Answer:
+    def _attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> Answer:
         """All starts to 64 pixels, the distinct ones on to 128, the best to the end."""
         coarse = distinct([(self.rest(ladder, REFINED if s.refined else COARSE, s.carm_from_patient), s.name)
                            for s in starts])
@@ -267,8 +281,8 @@ class VolumeModel:
         answer = self._answer(ladder, final, FINE[-1], name, rivals, settings)
         return self._past_contrast(ladder.view, answer, final, (COARSE[-1], *FINE), settings)
 
-    def _past_contrast(self, view: View, answer: _Answer, found: Rest, plans: Sequence[Plan],
-                       settings: Settings) -> _Answer:
+    def _past_contrast(self, view: View, answer: Answer, found: Rest, plans: Sequence[Plan],
+                       settings: Settings) -> Answer:
         """The answer, or the one without the pixels of the vessels where those are what is not explained."""
         if self._vessels_mm is None or answer.fit.agreement >= _CONTRAST_BELOW:
             return answer
@@ -307,14 +321,14 @@ class VolumeModel:
         return out
 
     def _answer(self, ladder: Ladder, solution: Rest, last: Plan, start: str, rivals: tuple[Float64, ...],
-                settings: Settings) -> _Answer:
+                settings: Settings) -> Answer:
         pose = solution.room_from_body[0]
         carm = ladder.carm(last.edge_px)
         fit = self._fit(ladder, self._picture(ladder, solution, last))
         spread = spread_from(solution.normal, carm, agreement=fit.agreement)
         error = error_at(spread, carm, pose, self.target_mm, tissue_mm=settings.tissue_mm)
         evidence = Evidence(fit, spread, error, rivals, start)
-        return _Answer(judge(evidence, pose, settings), fit, spread, rivals, start)
+        return Answer(judge(evidence, pose, settings), fit, spread, rivals, start, ladder)
 
     def _picture(self, ladder: Ladder, solution: Rest, last: Plan) -> Array:
         """The solution's picture at the gate's resolution: its last one, binned, or else a new one."""
@@ -331,15 +345,18 @@ class VolumeModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """A registration with what it was judged by; ladder: the view in which it was found."""
+
     registration: Registration
     fit: Fit
     spread: Spread
     rivals: tuple[Float64, ...]
     start: str
+    ladder: Ladder | None = None
 
 
-_NOTHING = _Answer(Registration.lost("too little of the picture is told by this volume"), Fit(0.0, 0.0, 0),
+_NOTHING = Answer(Registration.lost("too little of the picture is told by this volume"), Fit(0.0, 0.0, 0),
                    Spread(np.eye(6), np.zeros((6, 3)), np.zeros(3)), (), "")
 
 

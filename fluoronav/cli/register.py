@@ -23,7 +23,8 @@ def register(
         help="with --joint: SDD and principal point as stated, estimated for one C-arm (shared) or for each view "
              "(stated, shared, each)")] = "stated",
     bodies: Annotated[str, typer.Option(
-        help="the CT as one body, or its spine apart from the tissue that breathes (one, spine)")] = "one",
+        help="where tissue has moved against the spine, answer for the part of the CT that holds the target (auto); "
+             "for the CT as one body, or for its spine (auto, one, spine)")] = "auto",
     by: Annotated[str | None, typer.Option(
         help="implant, volume, vessels or mr (bone and air guessed from it), where the case has several")] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(
@@ -52,7 +53,7 @@ def register(
 
     _checked(by, tolerance_mm, index, all_frames)
     _checked_together(joint, intrinsics, bodies)
-    if landmarks is not None and (init != "angles" or joint or bodies != "one"):
+    if landmarks is not None and (init != "angles" or joint or bodies == "spine"):
         raise BadInput("--landmarks", got="with --init, --joint or --bodies", expected="one of them",
                        remedy="landmarks say where to begin in each file by itself")
     options = Options(
@@ -60,7 +61,8 @@ def register(
         pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
         landmarks=landmarks, joint=joint, intrinsics=intrinsics, bodies=bodies,  # type: ignore[arg-type]
         target_mm=None if target is None else np.array(target, float),
-        settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm))
+        settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm,
+                          bodies="auto" if bodies == "auto" else "one"))
     opened = Case.open(case)
     runs, faults = expand(frames, options)
     for line in faults:
@@ -70,7 +72,7 @@ def register(
     if not runs:
         raise BadInput("frames", got="none", expected="at least one picture", remedy="name files or folders")
     with progress("register", quiet=json_) as report:
-        found = (register_together(opened, runs, options, say=tell) if joint or bodies != "one"
+        found = (register_together(opened, runs, options, say=tell) if joint or bodies == "spine"
                  else register_frames(opened, runs, options, progress=report, say=tell))
     if overlay is not None:
         from fluoronav.locate.drawing import write_overlays
@@ -101,7 +103,7 @@ def _checked_together(joint: bool, intrinsics: str, bodies: str) -> None:
     from registration.errors import BadInput
 
     _choice("--intrinsics", intrinsics, ("stated", "shared", "each"))
-    _choice("--bodies", bodies, ("one", "spine"))
+    _choice("--bodies", bodies, ("auto", "one", "spine"))
     if intrinsics != "stated" and not joint:
         raise BadInput("--intrinsics", got=f"{intrinsics} without --joint", expected="two or more views",
                        remedy="add --joint")

@@ -45,7 +45,7 @@ class Options:
     target_mm: Float64 | None = None
     joint: bool = False
     intrinsics: Literal["stated", "shared", "each"] = "stated"
-    bodies: Literal["one", "spine"] = "one"
+    bodies: Literal["auto", "one", "spine"] = "auto"
     landmarks: Path | None = None  # of a file: where to begin, in place of `init`
     settings: Settings = field(default_factory=Settings)
 

@@ -69,7 +69,7 @@ def _possible(case: Case, runs: Sequence[Run], options: Options) -> None:
     if (options.by or kinds[0]) == "mr":
         raise BadInput("joint registration", got="an MR without a CT", expected="a CT, vessels or an implant",
                        remedy="register each view by itself (an MR alone is a guess), or give a CT")
-    if (options.by or kinds[0]) != "volume" and (options.bodies != "one" or options.intrinsics != "stated"):
+    if (options.by or kinds[0]) != "volume" and (options.bodies == "spine" or options.intrinsics != "stated"):
         raise BadInput("joint registration", got=f"--bodies {options.bodies}, --intrinsics {options.intrinsics} by its "
                        f"{options.by or kinds[0]}", expected="a case with a CT for these", remedy="leave them out")
     if options.all_frames:
@@ -114,7 +114,7 @@ def _moved_with_table(places: Sequence[Float64], frames: Sequence[Frame],
 
 
 def _bodies(whole: VolumeModel, options: Options, say: Callable[[str], None]) -> VolumeModel | dict[str, VolumeModel]:
-    if options.bodies == "one":
+    if options.bodies != "spine":
         return whole
     from registration.bodies import spine_and_rest, spine_of
 

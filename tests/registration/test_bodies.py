@@ -63,7 +63,7 @@ def test_the_spine_is_found_while_the_tissue_has_moved_by_12_mm(volume):
         picture = measured(exact, rng)
         view, start = View(picture, np.ones_like(picture), CARM), [Start(off(n, 6, 10) @ true)]
         found = model.register([RoomView(view, np.eye(4))], start, Settings(), whole=whole)
-        one = whole.register(view, start, Settings())
+        one = whole.register(view, start, Settings(bodies="one"))
         if found.outcome is Outcome.ACCEPTED:
             assert set(found.registrations[0].bodies) == {"spine", "rest"}
 
