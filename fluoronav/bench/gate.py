@@ -121,9 +121,11 @@ class Kept:
     """A folder of pictures and trials, each named by the code that made it: none is taken for another's."""
 
     def __init__(self, folder: Path) -> None:
-        bench, native = Path(fluoronav.bench.__path__[0]), Path(registration.__path__[0])
+        bench = Path(fluoronav.bench.__path__[0])
         makers = [bench / name for name in ("truth.py", "gate_scenes.py")]
-        solvers = [*sorted(native.rglob("*.py")), *sorted(native.rglob("*.so")), bench / "gate.py"]
+        # an editable installation keeps sources and compiled modules in two places
+        solvers = [*sorted(f for place in registration.__path__ for kind in ("*.py", "*.so")
+                           for f in Path(place).rglob(kind)), bench / "gate.py"]
         self._pictures = folder / f"pictures-{_digest(makers)}"
         self._trials = folder / f"trials-{_digest([*makers, *solvers])}.jsonl"
         self._pictures.mkdir(parents=True, exist_ok=True)
