@@ -10,7 +10,7 @@ some breaths tried on small pictures); where it may, two bodies are fitted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from registration.volume_model import Answer, VolumeModel
 
 BREATHS_MM = (-14.0, -7.0, 0.0, 7.0, 14.0)  # towards the head, of either part against the other
-GRID_MM = 1.5  # of the parts: as fine as pictures of 256 pixels ask
+COARSE_MM, FINE_MM = 3.0, 1.5  # of the parts: as fine as pictures of 128 pixels ask, and of 256 where parts moved
 _GLANCE_PX, _FIT_PX = 64, 128
 _FIT = Correlation(gradient=True, patch_px=32, floor=0.1)
 # What two poses gain over one. Suspect, in the cost of one linear step: simulated chests and torsos as their CTs (n =
@@ -47,10 +47,12 @@ _NAMES = {"spine": "spine", "rest": "tissue"}
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A CT as spine and rest, each a model at the resolution of small pictures, in that order."""
+    """A CT as spine and rest, each a model at the resolution of small pictures, in that order; `fine`: the same for
+    larger ones, made when first asked for."""
 
     spine: Spine
     models: dict[str, VolumeModel]
+    fine: dict[str, VolumeModel] = field(default_factory=dict)
 
     def renders(self, carm: CArm) -> tuple[Render, ...]:
         return tuple(m.render(carm) for m in self.models.values())
@@ -59,8 +61,10 @@ class Parts:
         """Where that part is, with errors at the whole's target, from a pose of the whole."""
         from registration.joint import JointModel, RoomView  # it is made of such models
 
-        order = [part, *(name for name in self.models if name != part)]
-        model = JointModel({name: self.models[name].aimed_at(whole.target_mm) for name in order})
+        if not self.fine:
+            self.fine.update(models_of(whole, split(whole.attenuation, FINE_MM, self.spine)[1]))
+        order = [part, *(name for name in self.fine if name != part)]
+        model = JointModel({name: self.fine[name].aimed_at(whole.target_mm) for name in order})
         one = replace(settings, bodies="one")
         return model.register([RoomView(view, np.eye(4))], [Start(pose, "whole")], one, whole=whole).registrations[0]
 
@@ -79,14 +83,25 @@ class Parting:
         return float(np.hypot(*apart[:2]))
 
 
-def parted_volumes(attenuation: Volume) -> tuple[Spine, dict[str, Volume]] | None:
-    """The spine's course, and spine and rest of a volume on a coarser grid; None where no bone stands."""
-    coarse = attenuation.resampled(max(GRID_MM, float(attenuation.spacing_mm.max())))
+def parts_of(model: VolumeModel) -> Parts | None:
+    """Spine and rest of a model's volume; None where no bone stands."""
     try:
-        spine = spine_of(coarse)
+        spine, volumes = split(model.attenuation, COARSE_MM)
     except BadInput:
         return None
-    return spine, spine_and_rest(coarse, spine)
+    return Parts(spine, models_of(model, volumes))
+
+
+def split(attenuation: Volume, grid_mm: float, spine: Spine | None = None) -> tuple[Spine, dict[str, Volume]]:
+    """The spine's course, and spine and rest of a volume on a coarser grid. Raises BadInput where no bone stands."""
+    coarse = attenuation.resampled(max(grid_mm, float(attenuation.spacing_mm.max())))
+    course = spine or spine_of(coarse)
+    return course, spine_and_rest(coarse, course)
+
+
+def models_of(model: VolumeModel, volumes: dict[str, Volume]) -> dict[str, VolumeModel]:
+    """A model of the same kind for each part."""
+    return {name: type(model)(part, threads=model.threads) for name, part in volumes.items()}
 
 
 def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Settings) -> Registration:

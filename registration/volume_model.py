@@ -20,7 +20,7 @@ from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
 from registration.ladder import Ladder, binned
 from registration.model import Settings, Start, View
-from registration.parting import Parts, parted_volumes, unless_parted
+from registration.parting import Parts, parts_of, unless_parted
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
@@ -233,9 +233,7 @@ class VolumeModel:
     def parts(self) -> Parts | None:
         """Spine and rest on a coarser grid; None for a volume without a spine."""
         if not self._parts:
-            split = parted_volumes(self.attenuation)
-            self._parts.append(None if split is None else Parts(split[0], {
-                name: VolumeModel(part, threads=self.threads) for name, part in split[1].items()}))
+            self._parts.append(parts_of(self))
         return self._parts[0]
 
     def _best_attempt(self, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> Answer:

@@ -51,8 +51,8 @@ def centerlines(path: Path) -> Polylines:
 
 
 def case_with(**parts: Any) -> Any:
-    return SimpleNamespace(**{"name": "T", "implant": None, "volume_hu": None, "surfaces": {}, "centerlines": {},
-                              "target_mm": None, "target_assumed": True, "path_mm": None} | parts)
+    return SimpleNamespace(**{"name": "T", "implant": None, "volume_hu": None, "mr": None, "surfaces": {},
+                              "centerlines": {}, "target_mm": None, "target_assumed": True, "path_mm": None} | parts)
 
 
 @pytest.fixture(scope="module")

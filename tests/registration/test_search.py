@@ -57,9 +57,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def frames():
-    """Five pictures from all around, one of them from straight behind."""
+    """Ten pictures from all around, one of them from straight behind."""
     rng = np.random.default_rng(5)
-    poses = [*(anywhere(s) for s in range(4)), carm_from_patient_at(180, 0, [20, 0, 30.0])]
+    poses = [*(anywhere(s) for s in range(9)), carm_from_patient_at(180, 0, [20, 0, 30.0])]
     return [(p, measured(line_integrals(chest(), CARM, p), rng)) for p in poses]
 
 
@@ -81,7 +81,7 @@ def test_found_from_all_around_100_mm_aside_and_150_mm_deep_or_refused(model, fr
             assert projected_error(found.carm_from_patient, true) < 0.5
             assert found.start == "search"
             right += 1
-    assert right >= len(frames) - 1  # a body of smooth ellipsoids is turned upside down by mistake at times
+    assert right >= 0.8 * len(frames)  # a body of smooth ellipsoids is turned upside down by mistake at times
 
 
 def test_a_half_closed_collimator_and_a_half_empty_picture_are_found_or_refused(model, frames):
