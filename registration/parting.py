@@ -155,7 +155,10 @@ def parting(model: VolumeModel, ladder: Ladder, pose: Float64) -> Parting | None
     two = Stage((sight,), renders, _FIT, 4, tolerance_px=0.3)
     ends: list[Solution] = [solve(Problem((two,)), begin) for begin in ((pose, pose), *breaths[:_TRIED])]
     best = max(ends, key=lambda s: s.values[-1])
-    gain = (best.values[-1] - one.values[-1]) / max(1 - one.values[-1], 1e-6)
+    # what the same parts explain at the pose of the whole: a coarser grid blurs both alike
+    together = sum(r(sight.carm, one.room_from_body[0], False)[0] for r in renders)
+    alike = _FIT.evaluate(np.asarray(together, np.float32), sight.fixed, sight.weight).value
+    gain = (best.values[-1] - alike) / max(1 - alike, 1e-6)
     return Parting(dict(zip(parts.models, best.room_from_body, strict=True)), gain) if gain > _PARTED else None
 
 
