@@ -41,7 +41,7 @@ _TRIED = 2  # breaths that are followed
 # Two rigid bodies tell how far a part is off but for a share, as the truth bends: this much of it is one standard
 # deviation along an axis, which bounds 1.6 times of it. Where so much is gained, parts lie farther apart than that.
 _OFF_SHARE, _TORN = 1.5, 0.05
-_AS_WELL, _NOTHING_MM = 0.01, 0.3  # in agreement; what nobody minds being off
+_AS_WELL, _NOTHING_MM = 0.01, 0.5  # in agreement; what nobody minds being off
 _NAMES = {"spine": "spine", "rest": "tissue"}
 
 
@@ -117,7 +117,7 @@ def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Sett
     part = "spine" if in_spine(parts.spine, model.target_mm) else "rest"
     off = apart.off_mm(part, pose, model.target_mm)
     quality = {"parted_mm": off, "parted_gain": apart.gain}
-    if settings.bodies == "auto":
+    if settings.bodies == "auto" and off > _NOTHING_MM:
         own = parts.found_by(part, model, view, pose, settings)
         if _better(own, answer, off):
             why = f"{own.why}; tissue has moved against the spine: the pose is that of the {_NAMES[part]} at the target"
@@ -138,7 +138,7 @@ def _better(own: Registration, answer: Answer, off_mm: float) -> bool:
     """Whether a part's own pose explains the picture as well as the whole's, and is surer than that is off."""
     if own.outcome is not Outcome.ACCEPTED or own.error is None or own.similarity is None:
         return False
-    return own.similarity > answer.fit.agreement - _AS_WELL and own.error.projected_mm < max(off_mm, _NOTHING_MM)
+    return own.similarity > answer.fit.agreement - _AS_WELL and own.error.projected_mm < off_mm
 
 
 def parting(model: VolumeModel, ladder: Ladder, pose: Float64) -> Parting | None:
@@ -149,11 +149,12 @@ def parting(model: VolumeModel, ladder: Ladder, pose: Float64) -> Parting | None
     small, sight = ladder.sight(_GLANCE_PX), ladder.sight(_FIT_PX)
     renders = parts.renders(sight.carm)
     breaths = likely_breaths(parts.renders(small.carm), (small,), GRADIENT, pose)
-    if _one_step_gain(renders, sight, pose) < _SUSPECT and all(p is pose for p in breaths[0]):
+    begins = [] if all(p is pose for p in breaths[0]) else breaths[:_TRIED]
+    if not begins and _one_step_gain(renders, sight, pose) < _SUSPECT:
         return None
     one = solve(Problem((Stage((sight,), (model.render(sight.carm),), _FIT, 4, tolerance_px=0.3),)), [pose])
     two = Stage((sight,), renders, _FIT, 4, tolerance_px=0.3)
-    ends: list[Solution] = [solve(Problem((two,)), begin) for begin in ((pose, pose), *breaths[:_TRIED])]
+    ends: list[Solution] = [solve(Problem((two,)), begin) for begin in ((pose, pose), *begins)]
     best = max(ends, key=lambda s: s.values[-1])
     # what the same parts explain at the pose of the whole: a coarser grid blurs both alike
     together = sum(r(sight.carm, one.room_from_body[0], False)[0] for r in renders)
