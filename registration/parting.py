@@ -37,6 +37,7 @@ _FIT = Correlation(gradient=True, patch_px=32, floor=0.1)
 # 150) 0.0005 in the median, 0.0013 in nineteen of twenty with the collimator open. Parted, as a share of what one pose
 # leaves unexplained: those 0.0004 at most, breathing chests (4 to 12 mm, n = 12) 0.014 and more.
 _SUSPECT, _PARTED = 0.0012, 0.004
+_LEAST = 0.02  # of a volume's attenuation: a part with less shows nothing of its own
 _TRIED = 2  # breaths that are followed
 # Two rigid bodies tell how far a part is off but for a share, as the truth bends: this much of it is one standard
 # deviation along an axis, which bounds 1.6 times of it. Where so much is gained, parts lie farther apart than that.
@@ -84,10 +85,13 @@ class Parting:
 
 
 def parts_of(model: VolumeModel) -> Parts | None:
-    """Spine and rest of a model's volume; None where no bone stands."""
+    """Spine and rest of a model's volume; None where no bone stands, or all of it lies in one of them."""
     try:
         spine, volumes = split(model.attenuation, COARSE_MM)
     except BadInput:
+        return None
+    total = sum(float(v.data.sum()) for v in volumes.values())
+    if min(float(v.data.sum()) for v in volumes.values()) < _LEAST * total:
         return None
     return Parts(spine, models_of(model, volumes))
 

@@ -73,3 +73,14 @@ def test_a_patient_as_in_the_ct_stays_one_body_or_is_found_as_well(volume, spine
         assert found.error.projected_mm < 2.0  # with what the two bodies differ by
         whole += "parted_mm" not in found.quality
     assert whole >= 3  # a body of a few smooth ellipsoids is explained a little better by any two
+
+
+def test_a_bone_on_its_own_has_no_parts(volume, spine):
+    """A single vertebra lies in the spine's part whole: it is found as one body, and nothing fails."""
+    data = volume.data.copy()
+    at = np.round(np.linalg.inv(volume.patient_from_index) @ [*spine.middle_mm, 1])[:3].astype(int)
+    mask = np.zeros(data.shape, bool)
+    mask[at[2] - 6:at[2] + 7, at[1] - 6:at[1] + 7, at[0] - 6:at[0] + 7] = True  # 39 mm a side
+    bone = VolumeModel(type(volume)(np.where(mask, data, 0).astype(np.float32), volume.patient_from_index))
+    assert bone.parts() is None
+    assert VolumeModel(volume).parts() is not None
