@@ -116,6 +116,5 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(part).chmod(0o644)
         Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(part).unlink(missing_ok=True)  # still there only where something went wrong
