@@ -33,11 +33,11 @@ BREATHS_MM = (-14.0, -7.0, 0.0, 7.0, 14.0)  # towards the head, of either part a
 COARSE_MM, FINE_MM = 3.0, 1.5  # of the parts: as fine as pictures of 128 pixels ask, and of 256 where parts moved
 _GLANCE_PX, _FIT_PX = 64, 128
 _FIT = Correlation(gradient=True, patch_px=32, floor=0.1)
-# What two poses gain over one. Suspect, in the cost of one linear step: simulated chests and torsos as their CTs (n =
-# 150) 0.0005 in the median, 0.0013 in nineteen of twenty with the collimator open, though 9 of 41 pictures of a wider
-# field are above it and cost a closer look. Parted, as a share of what one pose leaves unexplained: of such pictures one
-# in 41 reaches 0.0055, and a collimated one 0.009, which widens their bounds; breathing chests (4 to 12 mm, n = 12) 0.01
-# and more, by 1.5 mm 0.005.
+# What two poses gain over one. Suspect, in the cost of one linear step: simulated chests and torsos as their CTs
+# (n = 150) 0.0005 in the median, 0.0013 in nineteen of twenty with the collimator open, though 9 of 41 pictures of a
+# wider field are above it and cost a closer look. Parted, as a share of what one pose leaves unexplained: of those one
+# reaches 0.0055, and a collimated one 0.009, which widens their bounds; breathing chests (4 to 12 mm, n = 12) 0.01 and
+# more, by 1.5 mm 0.005.
 _SUSPECT, _PARTED = 0.0012, 0.004
 _LEAST = 0.02  # of a volume's attenuation: a part with less shows nothing of its own
 _TRIED = 2  # breaths that are followed
