@@ -37,12 +37,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_a_live_run_of_the_demo_patient_verifies_to_the_bit_and_is_reported(tmp_path: Path) -> None:
     patient = DemoPatient.build(0, "small")
     case = create_case(tmp_path / "case", **write_demo_case_files(patient, tmp_path / "input"))
-    source = DemoSource(patient, 1.0)
+    source = DemoSource(patient, 4.0)  # the first registration runs beside the steps: on busy cores for seconds
     pipeline = Pipeline(case, PipelineSettings(overlay="lines"))
     recorder = SessionRecorder(tmp_path / "s.mcap", case=case, pipeline_settings=pipeline.settings.to_json(),
                                fingerprint=pipeline.fingerprint(), source_name=source.name,
                                nominal_interval_s=source.nominal_interval_s)
-    run = LiveRun(pipeline, source, recorder=recorder)
+    run = LiveRun(pipeline, source, recorder=recorder, carm=source.scene.carm)
     run.start()
     assert run.join(120)
     run.stop()
