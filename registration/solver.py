@@ -108,7 +108,7 @@ def _descend(stage: Stage, poses: tuple[Float64, ...], free: tuple[bool, ...] | 
         normal = state.likeness.normal
         if normal is None or not np.isfinite(normal.hessian).all():
             break
-        step = _bounded(_step(normal, damping, free))
+        step = next_step(normal, damping, free)
         trial = tuple(Rigid.exp(step[6 * b:6 * b + 6]) @ p for b, p in enumerate(poses))
         moved = _movement_px(step, stage)
         if moved < stage.tolerance_px:
@@ -193,7 +193,8 @@ def adjoint(b_from_a: Float64) -> Float64:
     return out
 
 
-def _step(normal: NormalEquations, damping: float, free: tuple[bool, ...] | None) -> Float64:
+def next_step(normal: NormalEquations, damping: float, free: tuple[bool, ...] | None = None) -> Float64:
+    """(n,): the motion of every body that a damped, bounded step of Gauss-Newton takes."""
     n = len(normal.gradient)
     use = np.repeat(free, 6) if free is not None else np.ones(n, bool)
     h, g = normal.hessian[np.ix_(use, use)], normal.gradient[use]
@@ -201,7 +202,7 @@ def _step(normal: NormalEquations, damping: float, free: tuple[bool, ...] | None
     out = np.zeros(n)
     # the second term keeps directions finite that the pictures do not see at all
     out[use] = -np.linalg.solve(h + np.diag(damping * scale) + 1e-9 * scale.max() * np.eye(len(g)) * _UNITS[:len(g)], g)
-    return out
+    return _bounded(out)
 
 
 _HERE = np.eye(4)
