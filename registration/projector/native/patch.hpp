@@ -4,7 +4,7 @@
 // The rays of a small patch meet a plane within a few voxels of each other. That window of voxels is one or two loads,
 // and all taps of all rays come out of it by byte shuffles: no gathers, no grid between, every ray where it really runs.
 // The volume lies in bricks: columns of rows of WIDTH bytes, one column every STRIDE voxels, so that each window is
-// contiguous. Positions are 4.12 fixed point within the window, x in the low and y in the high half of 32 bits; they
+// one or two contiguous pieces. Positions are 4.12 fixed point within the window, x in the low and y in the high half of 32 bits; they
 // start afresh every CHUNK planes and step in between. Weights have 7 bits, x's sum to 127 and y's to 127: multiply-adds
 // of integers, exact until CHUNK planes are over.
 //
@@ -12,7 +12,7 @@
 // the rays (1e-4); it is not for differences of neighbours (10 %). So a second byte holds 1/64 of the first one's
 // steps, and only the derivative reads it.
 //
-// Bound by arithmetic: some 24 instructions for sixteen rays and a plane with AVX-512 (13 without derivative), and all
+// Bound by arithmetic: some 24 instructions for sixteen rays and a plane with AVX-512 (14 without derivative), and all
 // of them shuffles, multiplications and additions of which two can run at a time. Planes are taken CHUNK at a time, so
 // that windows stay in the second cache while a tile of patches goes over them. Included like direct.hpp, after `run`, `Tally` and the shape of a patch.
 

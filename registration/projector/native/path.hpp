@@ -47,8 +47,8 @@ struct Out {
 using Rows = void (*)(const Planes&, const View&, const Out&, int row0, int row1);
 
 // The volume in bytes, 1/mm each `unit`, for the quick renderer: strips along z, each plane of a strip TALL rows of `width`
-// voxels, a strip every `stride` voxels and every APART rows, so that a window lies within one strip wherever it begins
-// and a ray that goes on along z goes on in memory. The first strip begins LEFT voxels before the volume and ABOVE it.
+// voxels, a strip every `stride` voxels and every APART rows, so that a window lies within one strip, or two neighbouring
+// ones, wherever it begins and a ray that goes on along z goes on in memory. The first strip begins LEFT voxels before the volume and ABOVE it.
 constexpr int APART = 32, TALL = 40;
 constexpr int LEFT = 16, ABOVE = 8, FINE = 64;
 struct Bricks {

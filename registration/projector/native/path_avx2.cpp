@@ -100,7 +100,7 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
     const __m256i low7 = _mm256_set1_epi32(0x007f007f), flip_x = low7, flip_y = _mm256_set1_epi32(0x0000007f);
     const __m256i byte0 = _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
     const __m256i byte2 = _mm256_setr_epi8(2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1, 2, -1, 2, -1, 6, -1, 6, -1, 10, -1, 10, -1, 14, -1, 14, -1);
-    const __m256i apart_y = _mm256_set1_epi32(0x0001ffff);
+    const __m256i down = _mm256_set1_epi32(0x0001ffff), far_down = _mm256_set1_epi32(0x0040ffc0);
     const int next = WIDTH / STRIDE * v.strip;
     for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
         const std::ptrdiff_t a = w.offset[0][p], b = w.offset[1][p];
@@ -131,8 +131,8 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
             const __m256i dx = _mm256_add_epi16(_mm256_maddubs_epi16(four, _mm256_set1_epi32(0x40c040c0)),  // FINE, -FINE
                                                 _mm256_maddubs_epi16(fine, _mm256_set1_epi32(0x01ff01ff)));
             t.x = _mm256_add_epi32(t.x, _mm256_madd_epi16(dx, weight_y));
-            const __m256i dy = _mm256_add_epi32(_mm256_slli_epi32(_mm256_madd_epi16(rows, apart_y), 6),
-                                                _mm256_madd_epi16(_mm256_maddubs_epi16(fine, weight_x), apart_y));
+            const __m256i dy = _mm256_add_epi32(_mm256_madd_epi16(rows, far_down),
+                                                _mm256_madd_epi16(_mm256_maddubs_epi16(fine, weight_x), down));
             t.y = _mm256_add_epi32(t.y, dy);
             add(r, t);
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AVX-512 (F, BW, VL, DQ, VBMI): sixteen lanes.
+// AVX-512 (F, BW, VL, DQ, VBMI, VNNI, with GFNI): sixteen lanes.
 #include <immintrin.h>
 
 #include "path.hpp"
@@ -45,8 +45,9 @@ inline F iota(float first) {
 inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
 inline F load(const float* p) { return _mm512_loadu_ps(p); }
 
-// A patch is 4 x 4 pixels; its window, 8 rows of 16 voxels, two registers that a permutation takes as one table.
-constexpr int PATCH_W = 4, PATCH_H = 4, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
+// A patch is 4 x 4 pixels; its window, 8 rows of 8 voxels in each of two neighbouring strips, two registers that a
+// permutation takes as one table. So no voxel is stored twice for its x, and memory is what bounds large volumes.
+constexpr int PATCH_W = 4, PATCH_H = 4, PARTS = 1, WIDTH = 8, STRIDE = 8, STRIDE_BITS = 3;
 constexpr int CHUNK = 32, STEP = 4;
 inline F lane_u() { return _mm512_setr_ps(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3); }
 inline F lane_v() { return _mm512_setr_ps(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3); }
@@ -58,7 +59,7 @@ inline void put(float* to, int pitch, F a) {
 // Whether STEP planes may share a window, rays of slopes up to `slope` being spread over so many voxels.
 constexpr bool SHARES = true;
 inline bool narrow(float spread_x, float spread_y, float slope_x, float slope_y) {
-    return spread_x + (STEP - 1) * slope_x < WIDTH - STRIDE - 1 && spread_y + (STEP - 1) * slope_y < 8 - 2;
+    return spread_x + (STEP - 1) * slope_x < 2 * WIDTH - STRIDE - 1 && spread_y + (STEP - 1) * slope_y < 8 - 2;
 }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
@@ -67,16 +68,15 @@ struct Steps {
     __m512i at, by;
 };
 struct Tally {
-    __m512i s, x, y, fine_y;
+    __m512i s, x, y;
 };
-inline void clear(Tally& t) { t.s = t.x = t.y = t.fine_y = _mm512_setzero_si512(); }
+inline void clear(Tally& t) { t.s = t.x = t.y = _mm512_setzero_si512(); }
 inline void add(Tally& a, const Tally& b) {
-    a.x = _mm512_add_epi32(a.x, b.x);
-    a.y = _mm512_add_epi32(a.y, b.y), a.fine_y = _mm512_add_epi32(a.fine_y, b.fine_y);
+    a.x = _mm512_add_epi32(a.x, b.x), a.y = _mm512_add_epi32(a.y, b.y);
 }
 inline F to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
 inline F slope_x(const Tally& t) { return to_float(t.x); }
-inline F slope_y(const Tally& t) { return fma(to_float(t.y), F(FINE), to_float(t.fine_y)); }
+inline F slope_y(const Tally& t) { return to_float(t.y); }
 inline __m512i fixed(F a, float one) { return _mm512_cvtps_epi32(_mm512_mul_ps(a.v, _mm512_set1_ps(one))); }
 inline __m512i both(__m512i x, __m512i y) { return _mm512_add_epi32(_mm512_slli_epi32(y, 16), x); }
 inline Steps steps_of(F x, F y, F dx, F dy) {
@@ -103,27 +103,30 @@ inline void ask(const std::uint8_t* window) {
 template <bool GRADIENT, bool WIDE, bool WHOLE>
 static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t, Tally& r) {
     constexpr int SHARE = WIDE ? 1 : STEP;
+    // of a place (y in the high, x in the low four bits) the byte of the table: strip, row, x within the strip
+    const __m512i strips = _mm512_set1_epi64(0x0102041020400800);
     const __m512i low4 = _mm512_set1_epi8(15), taps = _mm512_set1_epi32(0x11100100), low7 = _mm512_set1_epi8(127);
     const __m512i flip_x = _mm512_set1_epi32(0x007f007f), flip_y = _mm512_set1_epi32(0x0000007f), words = _mm512_set1_epi32(0x007f007f);
-    const __m512i down = _mm512_set1_epi32(0x0001ffff), across = _mm512_set1_epi32(0x01ff01ff), coarse = _mm512_set1_epi32(0x40c040c0);
+    const __m512i down = _mm512_set1_epi32(0x0001ffff), far_down = _mm512_set1_epi32(0x0040ffc0), across = _mm512_set1_epi32(0x01ff01ff), coarse = _mm512_set1_epi32(0x40c040c0);
     for (int p = first; p < (WHOLE ? first + STEP : last); p += SHARE) {
         const __m512i origin = _mm512_set1_epi32(w.origin[0][p / SHARE]);
         const std::uint8_t *window = v.data + w.offset[0][p / SHARE], *finer = v.fine + w.offset[0][p / SHARE];
         __m512i from = _mm512_sub_epi32(steps.at, origin);
         for (int i = 0; i < (WIDE ? 1 : WHOLE ? STEP : last - first); ++i, window += TALL * WIDTH, finer += TALL * WIDTH) {
-            ask(window), ask(window + 64);
-            const __m512i index = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
-            const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + 64));
+            ask(window), ask(window + v.strip);
+            const __m512i place = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
+            const __m512i index = _mm512_gf2p8affine_epi64_epi8(place, strips, 0);
+            const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + v.strip));
             const __m512i weight_x = _mm512_ternarylogic_epi32(bits(from, 5), flip_x, low7, FLIP);
             const __m512i weight_y = _mm512_ternarylogic_epi32(bits(from, 21), flip_y, words, FLIP);
             const __m512i rows = _mm512_maddubs_epi16(four, weight_x);
             from = _mm512_add_epi32(from, steps.by);
             add_words(t.s, rows, weight_y);
             if (GRADIENT) {
-                ask(finer), ask(finer + 64);
-                const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + 64));
-                add_words(t.y, rows, down);
-                add_words(t.fine_y, _mm512_maddubs_epi16(fine, weight_x), down);
+                ask(finer), ask(finer + v.strip);
+                const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + v.strip));
+                add_words(t.y, rows, far_down);
+                add_words(t.y, _mm512_maddubs_epi16(fine, weight_x), down);
                 add_words(t.x, _mm512_add_epi16(_mm512_maddubs_epi16(four, coarse), _mm512_maddubs_epi16(fine, across)), weight_y);
                 add(r, t);
             }

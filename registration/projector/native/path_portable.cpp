@@ -94,15 +94,13 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
             const std::uint32_t place = (from >> 28) * WIDTH + (from >> 12 & 15);
             const std::uint8_t* at = window + place;
             const int wx = from >> 5 & 127, wy = from >> 21 & 127;
-            const int d0 = at[1] - at[0], d1 = at[WIDTH + 1] - at[WIDTH];
-            const int r0 = 127 * at[0] + wx * d0, r1 = 127 * at[WIDTH] + wx * d1;
-            t.s.v[i] += 127 * r0 + wy * (r1 - r0);
+            const int dx = at[1] - at[0], dy = at[WIDTH] - at[0], twist = at[WIDTH + 1] - at[WIDTH] - dx;
+            t.s.v[i] += 127 * (127 * at[0] + wx * dx + wy * dy) + wx * wy * twist;
             if (!GRADIENT) continue;
             const std::uint8_t* f = finer + place;
-            const int e0 = f[1] - f[0], e1 = f[WIDTH + 1] - f[WIDTH];
-            const int x0 = FINE * d0 + e0, x1 = FINE * d1 + e1;
-            t.x.v[i] += 127 * x0 + wy * (x1 - x0);
-            t.y.v[i] += FINE * (r1 - r0) + 127 * (f[WIDTH] - f[0]) + wx * (e1 - e0);
+            const int ex = f[1] - f[0], ey = f[WIDTH] - f[0], turned = FINE * twist + f[WIDTH + 1] - f[WIDTH] - ex;
+            t.x.v[i] += 127 * (FINE * dx + ex) + wy * turned;
+            t.y.v[i] += 127 * (FINE * dy + ey) + wx * turned;
         }
         if (GRADIENT) add(r, t);
     }

@@ -24,7 +24,7 @@ inline std::vector<const Path*> paths() {
         out.push_back(&avx2);
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-            __builtin_cpu_supports("avx512vnni"))
+            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("gfni"))
             out.push_back(&avx512);
     }
 #endif
