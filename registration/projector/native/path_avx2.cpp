@@ -50,7 +50,7 @@ inline __m256i two(const std::uint8_t* a, const std::uint8_t* b) {
 }
 
 // A patch is 4 x 2 pixels in two parts of 2 x 2; the window of a part, 4 x 4 voxels, is what a shuffle can look up.
-constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 2, WIDTH = 4, STRIDE = 2, STRIDE_BITS = 1;
+constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 2, WIDTH = 4, STRIDE = 2, STRIDE_BITS = 1, SPANS = 2;
 constexpr int CHUNK = 32, STEP = 1;
 inline F lane_u() { return _mm256_setr_ps(0, 1, 0, 1, 2, 3, 2, 3); }
 inline F lane_v() { return _mm256_setr_ps(0, 0, 1, 1, 0, 0, 1, 1); }
@@ -64,6 +64,7 @@ constexpr bool SHARES = false;
 inline bool narrow(float spread_x, float, float, float) { return spread_x < WIDTH - STRIDE - 1; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
+    std::ptrdiff_t aside;  // from a window to what the next column of patches will want beyond it
 };
 struct Steps {
     __m256i at, by;
@@ -93,6 +94,7 @@ constexpr int AHEAD = 16;
 inline void ask(const std::uint8_t* window) {
     _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
 }
+inline void ask_aside(const std::uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1); }
 
 // Planes first .. last - 1 of the chunk, STEP of them if WHOLE. WIDE: eight columns in two tables.
 template <bool GRADIENT, bool WIDE, bool WHOLE>
@@ -104,7 +106,7 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
     const int next = WIDTH / STRIDE * v.strip;
     for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
         const std::ptrdiff_t a = w.offset[0][p], b = w.offset[1][p];
-        ask(v.data + a), ask(v.data + b);
+        ask(v.data + a), ask(v.data + b), ask_aside(v.data + b + w.aside);
         const __m256i from = _mm256_sub_epi32(steps.at, _mm256_blend_epi32(_mm256_set1_epi32(w.origin[0][p]),
                                                                            _mm256_set1_epi32(w.origin[1][p]), 0xf0));
         steps.at = _mm256_add_epi32(steps.at, steps.by);
@@ -126,7 +128,7 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
         const __m256i rows = _mm256_maddubs_epi16(four, weight_x);
         t.s = _mm256_add_epi32(t.s, _mm256_madd_epi16(rows, weight_y));
         if (GRADIENT) {
-            ask(v.fine + a), ask(v.fine + b);
+            ask(v.fine + a), ask(v.fine + b), ask_aside(v.fine + b + w.aside);
             const __m256i fine = taken<WIDE>(v.fine + a, v.fine + b, next, index, second);
             const __m256i dx = _mm256_add_epi16(_mm256_maddubs_epi16(four, _mm256_set1_epi32(0x40c040c0)),  // FINE, -FINE
                                                 _mm256_maddubs_epi16(fine, _mm256_set1_epi32(0x01ff01ff)));

@@ -42,7 +42,7 @@ inline F load(const float* p) { F a; EACH a.v[i] = p[i]; return a; }
 #undef EACH
 
 // A patch is 4 x 2 pixels; its window 16 x 9 voxels.
-constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3;
+constexpr int PATCH_W = 4, PATCH_H = 2, PARTS = 1, WIDTH = 16, STRIDE = 8, STRIDE_BITS = 3, SPANS = 1;
 constexpr int CHUNK = 32, STEP = 1;
 inline F lane_u() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i % 4); return a; }
 inline F lane_v() { F a; for (int i = 0; i < 8; ++i) a.v[i] = static_cast<float>(i / 4); return a; }
@@ -55,6 +55,7 @@ constexpr bool SHARES = false;
 inline bool narrow(float, float, float, float) { return true; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
+    std::ptrdiff_t aside;  // from a window to what the next column of patches will want beyond it
 };
 struct Steps {
     std::uint32_t at[8], by[8];
@@ -82,27 +83,47 @@ inline Steps steps_of(F x, F y, F dx, F dy) {
     return out;
 }
 
-// Planes first .. last - 1 of the chunk.
+static inline void taps(const std::uint8_t* at, std::int16_t& a, std::int16_t& dx, std::int16_t& dy, std::int16_t& twist) {
+    const int one = at[0], x = at[1] - one, y = at[WIDTH] - one;
+    a = static_cast<std::int16_t>(one), dx = static_cast<std::int16_t>(x), dy = static_cast<std::int16_t>(y);
+    twist = static_cast<std::int16_t>(at[WIDTH + 1] - at[WIDTH] - x);
+}
+
+// Have what the next column of patches reads ready by then.
+static inline void ask(const std::uint8_t* at) {
+#if defined(__GNUC__)
+    __builtin_prefetch(at, 0, 2);
+#else
+    (void)at;
+#endif
+}
+
+// Planes first .. last - 1 of the chunk. With a the first tap, dx and dy its differences to its neighbours and twist what the
+// fourth has beyond a + dx + dy, bilinear is a + wx dx + wy dy + wx wy twist. Taps are fetched one by one; what the derivative
+// does with them is 16 bits times 16 bits, of which every processor can do many at a time.
 template <bool GRADIENT, bool, bool>
 static inline void run(const Bricks& v, const Windows& w, int first, int last, Steps& steps, Tally& t, Tally& r) {
     for (int p = first; p < last; ++p) {
         const std::uint8_t *window = v.data + w.offset[0][p], *finer = v.fine + w.offset[0][p];
         const std::uint32_t origin = static_cast<std::uint32_t>(w.origin[0][p]);
+        std::int16_t a[8], dx[8], dy[8], twist[8], none[8], ex[8], ey[8], fine_twist[8], wx[8], wy[8];
+        ask(window + w.aside);
+        if (GRADIENT) ask(finer + w.aside);
         for (int i = 0; i < 8; ++i) {
-            const std::uint32_t from = steps.at[i] - origin;
+            const std::uint32_t from = steps.at[i] - origin, place = (from >> 28) * WIDTH + (from >> 12 & 15);
             steps.at[i] += steps.by[i];
-            const std::uint32_t place = (from >> 28) * WIDTH + (from >> 12 & 15);
-            const std::uint8_t* at = window + place;
-            const int wx = from >> 5 & 127, wy = from >> 21 & 127;
-            const int dx = at[1] - at[0], dy = at[WIDTH] - at[0], twist = at[WIDTH + 1] - at[WIDTH] - dx;
-            t.s.v[i] += 127 * (127 * at[0] + wx * dx + wy * dy) + wx * wy * twist;
-            if (!GRADIENT) continue;
-            const std::uint8_t* f = finer + place;
-            const int ex = f[1] - f[0], ey = f[WIDTH] - f[0], turned = FINE * twist + f[WIDTH + 1] - f[WIDTH] - ex;
-            t.x.v[i] += 127 * (FINE * dx + ex) + wy * turned;
-            t.y.v[i] += 127 * (FINE * dy + ey) + wx * turned;
+            wx[i] = static_cast<std::int16_t>(from >> 5 & 127), wy[i] = static_cast<std::int16_t>(from >> 21 & 127);
+            taps(window + place, a[i], dx[i], dy[i], twist[i]);
+            if (GRADIENT) taps(finer + place, none[i], ex[i], ey[i], fine_twist[i]);
+            else t.s.v[i] += 127 * (127 * a[i] + wx[i] * dx[i] + wy[i] * dy[i]) + wx[i] * wy[i] * twist[i];
         }
-        if (GRADIENT) add(r, t);
+        if (!GRADIENT) continue;
+        for (int i = 0; i < 8; ++i) {
+            t.s.v[i] += 127 * (127 * a[i] + wx[i] * dx[i] + wy[i] * dy[i]) + static_cast<std::int16_t>(wx[i] * wy[i]) * twist[i];
+            t.x.v[i] += 127 * (FINE * dx[i] + ex[i]) + FINE * (wy[i] * twist[i]) + wy[i] * fine_twist[i];
+            t.y.v[i] += 127 * (FINE * dy[i] + ey[i]) + FINE * (wx[i] * twist[i]) + wx[i] * fine_twist[i];
+        }
+        add(r, t);
     }
 }
 
