@@ -21,6 +21,7 @@ import registration
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.bench.gate_scenes import CARM, CONDITIONS, People, Scene, picture, scene
 from fluoronav.bench.real_chest import chest_volume
+from fluoronav.files import whole_or_nothing
 from registration.geometry import Array, Rigid
 from registration.joint import JointModel, RoomView
 from registration.model import Settings, Start, View
@@ -136,10 +137,8 @@ class Kept:
         if path.exists():
             return np.asarray(np.load(path))
         made = picture(people, of)
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.save(file, made)
-        part.replace(path)
+        with whole_or_nothing(path) as part:
+            np.save(part, made)
         return made
 
     def trials(self) -> dict[int, Trial]:

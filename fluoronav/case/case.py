@@ -43,6 +43,14 @@ class Case:
     checksum: str
     mr_match: dict[str, Any] | None = None
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What is in it, in words for a person."""
+        return tuple(word for word, there in (
+            ("CT", self.volume_hu is not None), ("MR", self.mr is not None),
+            ("vessels", bool(self.surfaces or self.centerlines)), ("implant", self.implant is not None),
+            ("path", self.path_mm is not None)) if there)
+
     @classmethod
     def open(cls, folder: str | Path) -> Case:
         """The case in a folder. Raises BadInput where it is damaged, foreign or of a newer version."""

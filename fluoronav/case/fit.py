@@ -77,6 +77,9 @@ def vtk_surface(mesh: Mesh):  # type: ignore[no-untyped-def]  # a vtkPolyData; V
 
 def check_mr(mr: Series, ct: Series | None, notes: Notes) -> None:
     """Say in which frame an MR is; it is stored where its own header puts it."""
+    low = float(mr.volume.data.min())
+    if low < 0:
+        notes.warn(f"MR: values down to {low:g}; a magnitude picture has none below 0. Is this a CT?")
     if ct is None:
         return
     if mr.frame_of_reference and mr.frame_of_reference == ct.frame_of_reference:

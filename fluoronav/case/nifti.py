@@ -20,6 +20,8 @@ from registration.geometry import Float64
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # xyzt_units & 7: unknown, meter, mm, micrometer
+FLOATS = {16: "f4", 64: "f8"}  # data types of nifti1.h that can hold NaN
+CHUNK = 1 << 22  # bytes read at once
 AGREE_MM = 0.05  # forms that differ by less at every corner are one form, rounded
 
 
@@ -28,6 +30,8 @@ class NiftiHeader:
     """What a NIfTI header says about the grid."""
 
     dim: tuple[int, ...]
+    order: str  # of the bytes: < or >
+    datatype: int
     bits: int  # of a voxel
     data_at: int  # offset of the voxels
     pixdim: tuple[float, ...]
@@ -42,6 +46,7 @@ def nifti_affine(path: Path, label: str, notes: Notes) -> Float64:
     """patient_from_index (4, 4) in L, P, S mm. Raises BadInput where the file does not say it, or twice."""
     header = _header(path, label)
     _whole(path, header, label)
+    _finite(path, header, label)
     sform = np.vstack([header.srow, [0, 0, 0, 1]]) if header.sform_code > 0 else None
     qform = _from_quaternion(header) if header.qform_code > 0 else None
     if sform is None and qform is None:
@@ -65,13 +70,15 @@ def _header(path: Path, label: str) -> NiftiHeader:
         size = struct.unpack_from(f"{order}i", raw)[0] if len(raw) >= 348 else 0
         if size == 348:
             at = struct.unpack_from(f"{order}hh3f3f12f", raw, 252)
-            return NiftiHeader(struct.unpack_from(f"{order}8h", raw, 40), struct.unpack_from(f"{order}h", raw, 72)[0],
+            datatype, bits = struct.unpack_from(f"{order}2h", raw, 70)
+            return NiftiHeader(struct.unpack_from(f"{order}8h", raw, 40), order, datatype, bits,
                                int(struct.unpack_from(f"{order}f", raw, 108)[0]),
                                struct.unpack_from(f"{order}8f", raw, 76), raw[123], at[0], at[1], at[2:8],
                                np.array(at[8:20], float).reshape(3, 4))
         if size == 540 and len(raw) >= 540:
             at = struct.unpack_from(f"{order}ii3d3d12d", raw, 344)
-            return NiftiHeader(struct.unpack_from(f"{order}8q", raw, 16), struct.unpack_from(f"{order}h", raw, 14)[0],
+            datatype, bits = struct.unpack_from(f"{order}2h", raw, 12)
+            return NiftiHeader(struct.unpack_from(f"{order}8q", raw, 16), order, datatype, bits,
                                struct.unpack_from(f"{order}q", raw, 168)[0], struct.unpack_from(f"{order}8d", raw, 104),
                                struct.unpack_from(f"{order}i", raw, 500)[0], at[0], at[1], at[2:8],
                                np.array(at[8:20], float).reshape(3, 4))
@@ -97,11 +104,36 @@ def _whole(path: Path, header: NiftiHeader, label: str) -> None:
                        remedy="copy or export it again")
 
 
+def _finite(path: Path, header: NiftiHeader, label: str) -> None:
+    """Refuse NaN and infinite voxels: ITK makes them 0, which is soft tissue, without a word."""
+    if header.datatype not in FLOATS:
+        return
+    kind = np.dtype(header.order + FLOATS[header.datatype])
+    left, bad = int(np.prod([max(1, n) for n in header.dim[1:1 + header.dim[0]]])) * kind.itemsize, 0
+    try:
+        with gzip.open(path) if _zipped(path) else path.open("rb") as file:
+            file.seek(header.data_at)
+            while left > 0 and (chunk := file.read(min(CHUNK, left))):
+                bad += int((~np.isfinite(np.frombuffer(chunk, kind))).sum())
+                left -= len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(label, got=f"a file that cannot be read ({type(error).__name__})", expected="a whole NIfTI file",
+                       remedy="copy it again") from error
+    if bad:
+        raise BadInput(label, got=f"{bad} voxels that are NaN or infinite", expected="finite values",
+                       remedy="repair the file first")
+
+
+def _zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def _unzipped_length(path: Path) -> int:
     total = 0
     try:
         with gzip.open(path) as file:
-            while chunk := file.read(1 << 22):
+            while chunk := file.read(CHUNK):
                 total += len(chunk)
     except (OSError, EOFError, zlib.error):  # what could be read up to the damage counts
         return total
@@ -110,9 +142,7 @@ def _unzipped_length(path: Path) -> int:
 
 def _first_bytes(path: Path, label: str) -> bytes:
     try:
-        with path.open("rb") as plain:
-            zipped = plain.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if zipped else path.open("rb") as file:
+        with gzip.open(path) if _zipped(path) else path.open("rb") as file:
             return file.read(540)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(label, got=f"a file that cannot be read ({type(error).__name__})", expected="a NIfTI file",

@@ -38,7 +38,7 @@ def read_path(path: Path, patient_from_file: Float64 | None, notes: Notes) -> Fl
         raise BadInput(f"path {path.name}", got="a file of another kind", expected="VTK, VTP, CSV or JSON",
                        remedy="export it as one of them")
     if points.ndim != 2 or points.shape[1:] != (3,) or len(points) < 2 or not np.isfinite(points).all():
-        raise BadInput(f"path {path.name}", got=f"numbers of shape {points.shape}",
+        raise BadInput(f"path {path.name}", got=_wrong(points),
                        expected="two points or more of L, P, S", remedy="give three finite numbers a point")
     keep = np.concatenate([[True], np.linalg.norm(np.diff(points, axis=0), axis=1) > 0])
     if keep.sum() < 2:
@@ -48,6 +48,13 @@ def read_path(path: Path, patient_from_file: Float64 | None, notes: Notes) -> Fl
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
     notes.read(f"path: {len(points)} points, {length:.0f} mm" + ("" if is_shape_file(path) else ", in L, P, S"))
     return points
+
+
+
+def _wrong(points: Float64) -> str:
+    if points.ndim == 2 and points.shape[1:] == (3,) and len(points) > 1:
+        return f"{int((~np.isfinite(points)).any(axis=1).sum())} points that are not finite"
+    return f"numbers of shape {points.shape}"
 
 
 def _polyline(path: Path, patient_from_file: Float64 | None, notes: Notes) -> Float64:

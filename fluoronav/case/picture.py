@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fluoronav.files import whole_or_nothing
 from registration.errors import BadInput
 from registration.geometry import Array, Float64, Volume
 
@@ -32,6 +33,9 @@ def draw_case(case: Case, png: str | Path) -> None:
     the vessels, and three projections of everything that has a shape, axes in L, P, S mm. Raises BadInput."""
     import matplotlib
 
+    if Path(png).suffix.lower() != ".png":
+        raise BadInput(f"picture {png}", got=f"suffix {Path(png).suffix or '(none)'}", expected=".png",
+                       remedy="name it so")
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -48,13 +52,14 @@ def draw_case(case: Case, png: str | Path) -> None:
         if shaped or volume is None:
             for axes, (across, up, title) in zip(grid[-1], SEEN, strict=True):
                 _projection(axes, case, (across, up), title)
-        figure.suptitle(_title(case, volume), fontsize=11)
+        figure.suptitle(_title(case), fontsize=11)
         _legend(figure, case)
         try:
-            figure.savefig(png, dpi=100)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"picture {Path(png).name}", got=str(error), expected="a PNG that can be written",
-                           remedy="give another name ending in .png") from error
+            with whole_or_nothing(Path(png)) as part:
+                figure.savefig(part, dpi=100)
+        except OSError as error:
+            raise BadInput(f"picture {png}", got=error.strerror or str(error), expected="a place to write to",
+                           remedy="choose another place") from error
         finally:
             plt.close(figure)
 
@@ -69,8 +74,8 @@ def _legend(figure: Any, case: Case) -> None:
     figure.legend(handles=marks, loc="upper right", ncols=len(marks), frameon=False, labelcolor=INK)
 
 
-def _title(case: Case, volume: Volume | None) -> str:
-    kind = "CT" if case.volume_hu is not None else "MR" if volume is not None else "no volume"
+def _title(case: Case) -> str:
+    kind = ", ".join(case.contents)
     x, y, z = case.target_mm
     return (f"{case.name}   {kind}   target ({x:.1f}, {y:.1f}, {z:.1f}) mm, "
             f"{'assumed' if case.target_assumed else 'given'}   research use only")

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluoronav.case.store import read_manifest
+from fluoronav.files import write_whole
 from registration.errors import BadInput
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ def train_pose_network(case: Case, *, minutes: float, seed: int = 1, steps: int 
             "network_sha256": hashlib.sha256(trained.onnx).hexdigest(), "seed": seed,
             **{k: v for k, v in asdict(trained).items() if k != "onnx"}}
     # the card goes last: until it stands, the network beside it is refused
-    _replace(case.folder / NETWORK, trained.onnx)
-    _replace(case.folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    write_whole(case.folder / NETWORK, trained.onnx)
+    write_whole(case.folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
     return card
 
 
@@ -105,16 +104,3 @@ def _volume_hash(folder: Path) -> str:
     part = manifest["parts"]["volume_hu"]
     words = json.dumps([manifest["files"][part["data"]]["sha256"], part["patient_from_index"]])
     return hashlib.sha256(words.encode()).hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)  # still there only where something went wrong

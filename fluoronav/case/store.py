@@ -74,6 +74,14 @@ def write_case(folder: Path, arrays: dict[str, Array], content: dict[str, Any], 
     refused unless `force`; any other existing folder that is not empty is always refused. Raises BadInput.
     """
     check_place(folder, force=force)
+    try:
+        _written(folder, arrays, content)
+    except OSError as error:
+        raise BadInput(f"case folder {folder}", got=error.strerror or str(error), expected="a place to write to",
+                       remedy="make room, check the rights, or choose another place") from error
+
+
+def _written(folder: Path, arrays: dict[str, Array], content: dict[str, Any]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:

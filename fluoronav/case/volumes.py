@@ -18,6 +18,7 @@ from registration.errors import BadInput
 from registration.geometry import Array, Float64, Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+VOXEL_MM = (0.01, 50.0)  # edges of a voxel of anything in a patient; outside them the unit is not mm
 SQUARE = 1e-3  # cosine between axes: above it the grid is sheared
 AIR_HU, METAL_HU = -500.0, 65535.0
 
@@ -140,9 +141,10 @@ def _states_its_frame(path: Path, label: str) -> None:
 
 def _checked_affine(affine: Float64, label: str) -> None:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or (spacing < 1e-4).any():
-        raise BadInput(f"voxel size of {label}", got=np.round(spacing, 6).tolist(), expected="three numbers above 0 mm",
-                       remedy="repair the header")
+    if not np.isfinite(affine).all() or not all(VOXEL_MM[0] <= mm <= VOXEL_MM[1] for mm in spacing):
+        raise BadInput(f"voxel size of {label}", got=np.round(spacing, 6).tolist(),
+                       expected=f"three numbers from {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm",
+                       remedy="repair the header; lengths are mm")
     axes = affine[:3, :3] / spacing
     shear = max(abs(float(axes[:, a] @ axes[:, b])) for a, b in ((0, 1), (0, 2), (1, 2)))
     if shear > SQUARE:
@@ -152,6 +154,9 @@ def _checked_affine(affine: Float64, label: str) -> None:
 
 def _plausible_hu(volume: Volume, notes: Notes) -> None:
     low, high = float(volume.data.min()), float(volume.data.max())
+    if low == high:
+        raise BadInput("CT", got=f"the value {low:g} in every voxel", expected="a picture of a patient",
+                       remedy="export it again")
     notes.read(f"CT: values {low:g} to {high:g}, none clipped")
     below = int((volume.data < -1024).sum())
     if low < -4096 or high > METAL_HU:

@@ -44,6 +44,13 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written: no fault of the program
+        if os.environ.get("FLUORONAV_DEBUG"):
+            raise
+        _say(str(BadInput(str(error.filename or "file or network"), got=error.strerror or str(error) or "no answer",
+                          expected="a place that can be read and written",
+                          remedy="make room, check the rights, or choose another place")))
+        sys.exit(2)
     except Exception as error:  # the last door before the person
         if os.environ.get("FLUORONAV_DEBUG"):
             raise

@@ -109,11 +109,8 @@ def _tell(case: Case) -> None:
     from rich.markup import escape
 
     console = Console()
-    parts = [word for word, there in (("CT", case.volume_hu), ("MR", case.mr), ("vessels", case.surfaces or
-             case.centerlines), ("implant", case.implant)) if there is not None and there != {}]
-    if case.path_mm is not None:
-        parts.append("path")
-    console.print(f"[bold]{escape(case.name)}[/]  {', '.join(parts)}  ({escape(str(case.folder))})", soft_wrap=True)
+    console.print(f"[bold]{escape(case.name)}[/]  {', '.join(case.contents)}  ({escape(str(case.folder))})",
+                  soft_wrap=True)
     x, y, z = case.target_mm
     how = "assumed" if case.target_assumed else "given"
     console.print(f"  target at ({x:.1f}, {y:.1f}, {z:.1f}) mm (L, P, S), {how}")

@@ -73,14 +73,15 @@ def _tables(answers: list[dict[str, Any]]) -> None:
 
 def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
     g, e, i = answer["geometry"], answer["exposure"], answer["intensity"]
+    unknown = "not used: see the fault below" if answer["geometry_fault"] else "unknown"
     rate = "not stated" if answer["interval_ms"] is None else f"{answer['interval_ms']:g} ms apart"
     return [
         ("frames", f"{answer['frames']} of {answer['shape_rows_cols'][0]} x {answer['shape_rows_cols'][1]}, {rate}"),
         ("angles", f"primary {_known(g['primary_deg'], 'deg')}, secondary {_known(g['secondary_deg'], 'deg')}"),
-        ("distances", f"SDD {_known(g['sdd_mm'], 'mm')}, SOD {_known(g['sod_mm'], 'mm')}"),
-        ("pitch", " x ".join(_number(p, "mm") for p in g["pitch_mm_row_col"]) if g["pitch_mm_row_col"] else "unknown"),
+        ("distances", f"SDD {g['sdd_mm']:g} mm, SOD {g['sod_mm']:g} mm" if g["sdd_mm"] is not None else unknown),
+        ("pitch", " x ".join(_number(p, "mm") for p in g["pitch_mm_row_col"]) if g["pitch_mm_row_col"] else unknown),
         ("principal point", ", ".join(f"{p:g}" for p in g["principal_px_u_v"]) + " px (u, v)"
-         if g["principal_px_u_v"] else "unknown"),
+         if g["principal_px_u_v"] else unknown),
         ("table", ", ".join(f"{t:g}" for t in answer["table_in_room_mm"]) + " mm (left, posterior, head)"
          if answer["table_in_room_mm"] else "not stated"),
         ("exposure", ", ".join(_number(e[k], u) for k, u in (("kvp", "kVp"), ("ma", "mA"), ("ms", "ms"),

@@ -12,7 +12,7 @@ import typer
 def register(
     case: Annotated[Path, typer.Argument(help="case folder")],
     frames: Annotated[list[Path], typer.Argument(help="DICOM, picture or video files, or folders of them")],
-    index: Annotated[int | None, typer.Option(help="register this frame of each run (from 0)")] = None,
+    index: Annotated[int | None, typer.Option(min=0, help="register this frame of each run (from 0)")] = None,
     all_frames: Annotated[bool, typer.Option("--all-frames", help="register every frame")] = False,
     carm: Annotated[list[Path] | None, typer.Option(help="geometry of pictures, JSON; one a view")] = None,
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file of poses")] = "angles",
@@ -48,10 +48,13 @@ def register(
     from fluoronav.case import Case
     from fluoronav.cli.output import print_json, progress, tell
     from fluoronav.locate import Options, expand, register_frames, register_together
+    from fluoronav.locate.simulated import check_picture_name
     from registration.errors import BadInput
     from registration.model import Settings
 
     _checked(by, tolerance_mm, index, all_frames)
+    if overlay is not None:
+        check_picture_name(overlay)
     _checked_together(joint, intrinsics, bodies)
     if landmarks is not None and (init != "angles" or joint or bodies == "spine"):
         raise BadInput("--landmarks", got="with --init, --joint or --bodies", expected="one of them",

@@ -15,8 +15,8 @@ import numpy as np
 from fluoronav.enhance.chain import Chain, ChainState
 from fluoronav.enhance.derive_dicom import Derivation, write_dicom
 from fluoronav.enhance.enhanced import Enhanced
-from fluoronav.enhance.files import whole_or_nothing
 from fluoronav.enhance.uncertainty import Spool, is_unusable
+from fluoronav.files import whole_or_nothing
 from fluoronav.imaging.folder import dicom_files
 from fluoronav.imaging.frame import Frame
 from fluoronav.imaging.run import Run, open_run

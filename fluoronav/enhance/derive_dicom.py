@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
-from fluoronav.enhance.files import whole_or_nothing
+from fluoronav.files import whole_or_nothing
 from fluoronav.imaging.dicom import read_header
 from fluoronav.imaging.run import Run
 from registration.geometry import Array

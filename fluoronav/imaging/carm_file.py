@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fluoronav.imaging.frame import Angles, Intensity, Kind
+from fluoronav.imaging.plausible import plausible
 from registration.errors import BadGeometry, BadInput
 from registration.geometry import CArm, Float64, Rigid, carm_from_room
 
@@ -53,7 +54,8 @@ def read_carm_file(path: str | Path) -> StatedCarm:
     try:
         data = json.loads(where.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"--carm {path}", got=f"{type(error).__name__}: {error}", expected="a JSON file",
+        got = error.strerror if isinstance(error, OSError) else f"text that is no JSON ({error})"
+        raise BadInput(f"--carm {path}", got=got, expected="a JSON file",
                        remedy=remedy) from error
     return stated_carm(data, f"--carm {where.name}")
 
@@ -71,7 +73,7 @@ def stated_carm(data: Any, name: str) -> StatedCarm:
                        expected=f"the keys {KEYS}", remedy="correct this key") from error
     rows, columns = form.shape_rows_cols
     principal = form.principal_px_u_v or ((columns - 1) / 2, (rows - 1) / 2)
-    carm = CArm((rows, columns), form.pitch_mm_row_col, form.sdd_mm, form.sod_mm, principal)
+    carm = plausible(CArm((rows, columns), form.pitch_mm_row_col, form.sdd_mm, form.sod_mm, principal), name)
     pair = (form.primary_deg, form.secondary_deg)
     if (pair[0] is None) != (pair[1] is None) or (pair[0] is not None and form.carm_from_room is not None):
         raise BadInput(f"{name}, angles", got="half of them, or angles and carm_from_room",

@@ -12,6 +12,7 @@ from typing import Literal
 
 from fluoronav.imaging.frame import Angles
 from fluoronav.imaging.notes import Notes
+from fluoronav.imaging.plausible import plausible
 from fluoronav.imaging.tags import Header, Numbers
 from registration.errors import BadGeometry
 from registration.geometry import CArm
@@ -39,7 +40,7 @@ def carm_of(header: Header, shape: tuple[int, int], given: Given, name: str, not
     pitch = _pitch(header, shape, given, name, notes, sdd / sod)
     _check_magnification(header, sdd, sod, notes)
     notes.assumed("principal point in the center of the matrix")
-    return CArm(shape, pitch, sdd, sod, ((shape[1] - 1) / 2, (shape[0] - 1) / 2))
+    return plausible(CArm(shape, pitch, sdd, sod, ((shape[1] - 1) / 2, (shape[0] - 1) / 2)), name)
 
 
 def _distances(header: Header, given: Given, name: str, notes: Notes) -> tuple[float, float]:

@@ -24,7 +24,7 @@ def open_folder(folder: Path, carm_file: str | Path | None, given: Given, seen_f
     pictures = [file for file in files if kinds[file] == "picture"]
     dicoms = [file for file in files if kinds[file] == "dicom"]
     if pictures and dicoms:
-        raise BadPixels(f"folder {folder.name}", got=f"{len(pictures)} pictures and {len(dicoms)} DICOM files",
+        raise BadPixels(f"folder {folder.name}", got=f"pictures ({len(pictures)}) and DICOM files ({len(dicoms)})",
                         expected="one kind", remedy="keep each run in a folder of its own")
     damaged = [file.name for file in files if kinds[file] == "empty"]
     if damaged:
@@ -36,7 +36,7 @@ def open_folder(folder: Path, carm_file: str | Path | None, given: Given, seen_f
         return open_dicom(dicoms[0], given, seen_from)
     raise BadInput(f"folder {folder.name}", got=f"{len(dicoms)} DICOM files" if dicoms else "no pictures",
                    expected="numbered PNG or TIFF files, or one DICOM run",
-                   remedy="give DICOM files one by one: each is a run of its own")
+                   remedy="give DICOM files one by one: each is a run of its own" if dicoms else "check the path")
 
 
 def dicom_files(folder: Path) -> list[Path]:

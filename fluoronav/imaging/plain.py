@@ -13,6 +13,7 @@ from fluoronav.imaging.dicom_geometry import Given
 from fluoronav.imaging.frame import Angles, Exposure, Frame, Intensity
 from fluoronav.imaging.mirror import SeenFrom
 from fluoronav.imaging.notes import Notes
+from fluoronav.imaging.plausible import plausible
 from fluoronav.imaging.run import LazyFrames, Run
 from fluoronav.imaging.shutters import blank_border
 from registration.errors import BadGeometry
@@ -63,7 +64,8 @@ class PlainDoor:
         c = stated.carm
         pitch = (given.pixel_spacing_mm,) * 2 if given.pixel_spacing_mm else c.pitch_mm_row_col
         try:
-            carm = CArm(c.shape, pitch, given.sdd_mm or c.sdd_mm, given.sod_mm or c.sod_mm, c.principal_px_u_v)
+            carm = plausible(CArm(c.shape, pitch, given.sdd_mm or c.sdd_mm, given.sod_mm or c.sod_mm,
+                                  c.principal_px_u_v), self.name)
         except BadGeometry as error:
             return None, error
         self.notes.read(f"geometry from {stated.name}: SDD {carm.sdd_mm:g}, SOD {carm.sod_mm:g}, pitch "

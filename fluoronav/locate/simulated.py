@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fluoronav.files import write_whole
 from fluoronav.imaging.carm_file import StatedCarm, read_carm_file
 from fluoronav.locate.models import Kind, center_of, kinds_of
 from fluoronav.locate.starts import read_init
@@ -76,20 +77,23 @@ def write_picture(path: Path, picture: Array) -> None:
     """Write an 8-bit picture, grey (h, w) or RGB (h, w, 3), whole or not at all. Raises BadInput."""
     import cv2
 
+    check_picture_name(path)
+    bgr = picture if picture.ndim == 2 else picture[:, :, ::-1]
+    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
+    assert ok
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data.tobytes())
+    except OSError as error:
+        raise BadInput(f"picture {path}", got=error.strerror or str(error), expected="a place to write to",
+                       remedy="choose another place") from error
+
+
+def check_picture_name(path: Path) -> None:
+    """Whether `write_picture` knows the format; asked before the long work too. Raises BadInput."""
     if path.suffix.lower() not in (".png", ".tif", ".tiff"):
         raise BadInput(f"picture {path}", got=f"suffix {path.suffix or '(none)'}", expected=".png or .tif",
                        remedy="name it so")
-    bgr = picture if picture.ndim == 2 else picture[:, :, ::-1]
-    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data.tobytes())
-        part.replace(path)
-    except OSError as error:
-        raise BadInput(f"picture {path}", got=str(error), expected="a place to write to",
-                       remedy="choose another place") from error
-    assert ok
 
 
 def _at_angles(stated: StatedCarm, center: Float64) -> Float64:

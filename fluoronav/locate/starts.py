@@ -78,7 +78,8 @@ def _entries(path: Path) -> list[InitEntry]:
         frames = data.get("frames", [data])
         raw = [(str(f.get("file") or ""), f["carm_from_patient"]) for f in frames]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"--init {path}", got=f"{type(error).__name__}: {error}", expected=form,
+        got = error.strerror if isinstance(error, OSError) else f"something else ({type(error).__name__}: {error})"
+        raise BadInput(f"--init {path}", got=got, expected=form,
                        remedy="use angles, search, or such a file") from error
     if not raw:
         raise BadInput(f"--init {path}", got="no entry", expected=form, remedy="give at least one pose")

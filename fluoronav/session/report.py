@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fluoronav.files import write_whole
 from fluoronav.session.book import OUTCOMES
 from fluoronav.session.plots import plots, seconds
 from fluoronav.session.session import Session
@@ -57,7 +58,7 @@ def write_report(session: Session, folder: str | Path, verification: Verificatio
     path = Path(folder) / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, page.encode())
     except OSError as error:
         raise BadInput(f"report folder {Path(folder).name}", got=error.strerror or str(error),
                        expected="a folder that can be written", remedy="choose another folder") from None

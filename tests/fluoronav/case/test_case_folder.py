@@ -162,7 +162,7 @@ def test_a_failure_leaves_nothing_behind(files, tmp_path, monkeypatch):
         path.write_bytes(data)
 
     monkeypatch.setattr(store, "_write", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BadInput, match="disk full"):
         create_case(tmp_path / "case", vessels=[files["surface"], files["line"]])
     assert list(tmp_path.iterdir()) == []
 

@@ -116,3 +116,22 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 def test_values_that_can_hardly_be_hounsfield_units_are_told(tmp_path, data, said):
     _, notes = read_ct(write_volume(tmp_path / "n.nrrd", data, AFFINE))
     assert any(note.startswith("warning") and said in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["nan.nii", "nan.nii.gz", "nan.mha"])
+def test_voxels_that_are_not_finite_are_refused_in_each_format(tmp_path, name):
+    values = hounsfield().astype(np.float32)
+    values[2, 3, 4] = np.nan  # ITK's NIfTI reader would hand out 0
+    with pytest.raises(BadInput, match="1 voxels that are NaN"):
+        read_ct(write_volume(tmp_path / name, values, AFFINE))
+
+
+def test_a_ct_of_one_value_is_no_picture(tmp_path):
+    with pytest.raises(BadInput, match="the value 0 in every voxel"):
+        read_ct(write_volume(tmp_path / "ct.mha", np.zeros_like(hounsfield()), AFFINE))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_voxels_in_other_units_than_mm_are_refused(tmp_path, scale):
+    with pytest.raises(BadInput, match="lengths are mm"):
+        read_ct(write_volume(tmp_path / "ct.mha", hounsfield(), AFFINE @ np.diag([scale, scale, scale, 1.0])))

@@ -115,6 +115,14 @@ def test_a_carm_file_with_impossible_numbers_is_a_fault_of_geometry(tmp_path: Pa
         read_carm_file(carm(tmp_path, sdd_mm=500))
 
 
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"pitch_mm_row_col": [1e-6, 1e-6]}, "pixel pitch"), ({"pitch_mm_row_col": [400, 400]}, "pixel pitch"),
+    ({"shape_rows_cols": [100_000, 100_000]}, "detector matrix")])
+def test_a_detector_that_nobody_has_is_a_fault_of_geometry(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
+    with pytest.raises(BadGeometry, match=word):
+        read_carm_file(carm(tmp_path, **changes))
+
+
 def test_a_carm_file_of_another_size_leaves_the_pictures(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), grey(30, 30))
     run = open_run(tmp_path / "a.png", carm_file=carm(tmp_path))
