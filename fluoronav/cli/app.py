@@ -6,8 +6,10 @@ Command files import only typer and the standard library at their top, so that -
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 
 import typer
 
@@ -35,28 +37,43 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; bad input becomes one sentence and exit code 2, never a traceback."""
+    code = _code()
+    if any(thread.daemon for thread in threading.enumerate()):
+        # a registration that nobody waits for any more: in compiled code, it would abort the interpreter's end
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _code() -> int:
+    """Run the command and tell what went wrong; the exit code."""
     from registration.errors import BadInput
 
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BadInput as error:
         _say(str(error))
-        sys.exit(2)
+        return 2
     except BrokenPipeError:
-        sys.exit(1)
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written: no fault of the program
         if os.environ.get("FLUORONAV_DEBUG"):
             raise
         _say(str(BadInput(str(error.filename or "file or network"), got=error.strerror or str(error) or "no answer",
                           expected="a place that can be read and written",
                           remedy="make room, check the rights, or choose another place")))
-        sys.exit(2)
+        return 2
     except Exception as error:  # the last door before the person
         if os.environ.get("FLUORONAV_DEBUG"):
             raise
         _say(f"internal error: {type(error).__name__}: {error}; set FLUORONAV_DEBUG=1 to see where, "
              "and please report it.")
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _say(sentence: str) -> None:

@@ -81,6 +81,8 @@ def live(
         print_json(result)
     else:
         tell(_told(result))
+    if not result["frames"] or result["recording_note"]:  # nothing seen, or not all of it recorded
+        raise typer.Exit(1)
 
 
 def _source(spec: str, stated: Stated, devices: Any, seconds: float | None, *, fills: bool) -> Source:
@@ -148,20 +150,23 @@ def _run(case: Case | None, settings: Any, source: Source, record: Path | None, 
     pipeline = Pipeline(case, settings)
     recorder = None if record is None else _recorder(record, pipeline, source)
     run = LiveRun(pipeline, source, recorder=recorder, carm=_expected(source))
-    server = None
+    server, said = None, ""
     with _ends_on_sigterm(), contextlib.suppress(KeyboardInterrupt):
         try:
             run.start()
             server = None if port is None else _console(run, port)
             if port is None or seconds is not None:
                 run.join(seconds)
+                said = run.status().source_note
             else:
                 _stay()
         finally:
             run.stop()
             if server is not None:
                 server.stop()
-    return run.summary() | {"session": None if record is None else str(record)}
+    result = run.summary() | {"session": None if record is None else str(record),
+                              "recording_note": "" if recorder is None else recorder.state()[1]}
+    return result if result["frames"] else result | {"ended": said or result["ended"]}
 
 
 def _expected(source: Source) -> CArm | None:
@@ -221,4 +226,5 @@ def _told(result: dict[str, Any]) -> str:
     outcomes = ", ".join(f"{count} {name}" for name, count in result["outcomes"].items() if count) or "nothing answered"
     text = (f"{result['frames']} frames, {result['fps']:.1f} a second, {result['latency_ms_p50']:.0f} ms each (95 %: "
             f"{result['latency_ms_p95']:.0f} ms), {result['drops']} dropped; {outcomes}; {result['ended']}")
-    return text + (f"; session: {result['session']}" if result["session"] else "")
+    text += f"; session: {result['session']}" if result["session"] else ""
+    return text + (f"; {result['recording_note']}" if result["recording_note"] else "")

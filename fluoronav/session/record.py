@@ -149,7 +149,7 @@ class SessionRecorder:
             if self._failed:
                 return None, self._failed
             if self._closing:
-                return None, ""
+                return None, f"{self._lost_in_all} frames not recorded" if self._lost_in_all else ""
             if self._lost:
                 return seconds, f"the disk cannot follow: {self._lost_in_all} frames not recorded"
             if self._lost_in_all:

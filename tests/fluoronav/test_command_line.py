@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
 
 import pytest
@@ -31,3 +32,29 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_long_work(monkey
     with pytest.raises(SystemExit) as end:
         app.main()
     assert end.value.code == 2 and "suffix .bmp" in capsys.readouterr().err
+
+
+ENDS_WHILE_PROJECTING = """
+import sys, threading, time
+import numpy as np
+from fluoronav.cli import app
+from registration.geometry import CArm, Volume
+from registration.projector import project
+
+volume, carm = Volume(np.zeros((60, 60, 60), np.float32), np.eye(4)), CArm((512, 512), (0.5, 0.5), 1e3, 700, (255, 255))
+
+def forever():
+    while True:
+        project(volume, carm, np.eye(4))
+
+threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.2)
+app.app = lambda: sys.exit(1)
+print("told")
+app.main()
+"""
+
+
+def test_a_registration_that_nobody_waits_for_does_not_abort_the_end():
+    done = subprocess.run([sys.executable, "-c", ENDS_WHILE_PROJECTING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "told\n", "")

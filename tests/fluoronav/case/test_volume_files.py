@@ -59,8 +59,10 @@ def test_either_form_alone_places_the_volume(tmp_path, codes):
 
 
 def test_meters_become_millimeters_and_are_told(tmp_path):
-    volume, notes = read_ct(nifti(tmp_path / "n.nii", {123: ("<B", (1,))}))
-    assert np.allclose(volume.spacing_mm, [700, 800, 2500], rtol=1e-5)
+    in_meters = (np.diag([-1.0, -1, 1, 1]) @ AFFINE)[:3] * 1e-3
+    volume, notes = read_ct(nifti(tmp_path / "n.nii", {123: ("<B", (1,)), 252: ("<hh", (0, 1)),
+                                                       280: ("<12f", in_meters.ravel())}))
+    assert np.allclose(volume.spacing_mm, [0.7, 0.8, 2.5], rtol=1e-5)
     assert any("turned from m into mm" in note for note in notes)
 
 
