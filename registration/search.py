@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registration.everywhere import EDGE_PX
+from registration.gate import REFUSE
 from registration.geometry import Float64, Rigid
 from registration.model import Settings, Start, View
 
@@ -28,6 +29,9 @@ Proposer = Callable[[View], Sequence[Start]]
 # (simulated chest, any rotation); others are its neighbours and mirror images.
 PROMISING = 48
 KEPT = 4
+# Where the gate would refuse the best of those, so many more are tried from a second look in all directions. (At 64
+# pixels right ones explain 0.86 and more, simulated chest, wrong ones 0.27 at most.)
+SECOND = 96
 EDGES_PX = (EDGE_PX, 32, 64)
 
 
@@ -65,7 +69,11 @@ def propose(model: VolumeModel, ladder: Ladder, hint: Float64 | None, settings: 
     small = ladder.sight(EDGE_PX)
     everywhere = model.everywhere(small.carm)
     poses = everywhere.promising(small.fixed, small.weight, PROMISING, threads=model.threads)
-    return climbed(model, ladder, [*known, *(Start(p, "search") for p in poses)], settings)
+    first = climbed(model, ladder, [*known, *(Start(p, "search") for p in poses)], settings)
+    if model.agreement(ladder, first[0].carm_from_patient) >= REFUSE:
+        return first
+    poses = everywhere.promising(small.fixed, small.weight, SECOND, quick=True, threads=model.threads)
+    return climbed(model, ladder, [*first, *(Start(p, "search") for p in poses)], settings)
 
 
 def climbed(model: VolumeModel, ladder: Ladder, starts: Sequence[Start], settings: Settings) -> tuple[Start, ...]:

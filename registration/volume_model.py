@@ -207,8 +207,15 @@ class VolumeModel:
 
     def explains(self, ladder: Ladder, pose: Float64) -> bool:
         """Whether the volume at a pose is beyond doubt what the picture shows."""
+        return self._fit_at(ladder, pose).clear
+
+    def agreement(self, ladder: Ladder, pose: Float64) -> float:
+        """How well the volume at a pose explains the picture, 0..1 (`gate.Fit`)."""
+        return self._fit_at(ladder, pose).agreement
+
+    def _fit_at(self, ladder: Ladder, pose: Float64) -> Fit:
         carm = ladder.view.carm.binned(ladder.halved(GATE_EDGE_PX))
-        return self._fit(ladder, self.render(carm)(carm, pose, False)[0]).clear
+        return self._fit(ladder, self.render(carm)(carm, pose, False)[0])
 
     def _step(self, mm_per_px: float) -> int:
         """The place of a resolution on a geometric grid, so that nearby geometries share their volumes."""

@@ -194,6 +194,35 @@ def test_a_sweep_finds_the_turn_and_the_shift(prepared):
     assert shift[0, 2].tolist() == [12 - 15, 17 - 15]
 
 
+def slowly_spoiled(seed, amount):
+    """A pose, and its picture under a field as broad as scatter's, in which what differs slowly is not the body's."""
+    true = anywhere(seed, 60, 60)
+    v, u = np.mgrid[:192, :192] / 192.0
+    field = amount * np.exp(-((u - 0.8) ** 2 + (v - 0.25) ** 2) / (2 * 0.3**2))
+    rng = np.random.default_rng(seed)
+    return true, (line_integrals(chest(), CARM, true) + field + rng.normal(0, 0.02, CARM.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_second_look_at_what_varies_quickly_sees_through_a_broad_field(model, seed):
+    true, picture = slowly_spoiled(seed, 20.0)
+    small = Ladder(View(picture, np.ones_like(picture), CARM)).sight(16)
+    looked = [model.everywhere(small.carm).promising(small.fixed, small.weight, 10, quick=quick)
+              for quick in (False, True)]
+    whole, quick = (min(Rigid.angle_deg(p @ Rigid.inverse(true)) for p in poses) for poses in looked)
+    assert quick < 20 < whole
+
+
+def test_search_looks_a_second_time_where_the_first_explains_nothing(model, monkeypatch):
+    true, picture = slowly_spoiled(11, 20.0)
+    view = View(picture, np.ones_like(picture), CARM)
+    found = model.search(view, None, SETTINGS)
+    assert projected_error(found[0].carm_from_patient, true) < 2
+    monkeypatch.setattr(search, "REFUSE", -1.0)
+    once = model.search(view, None, SETTINGS)
+    assert projected_error(once[0].carm_from_patient, true) > 10
+
+
 def test_directions_cover_the_sphere_within_twelve_degrees():
     looks = seen_from_all_sides(np.zeros(3))[:, 2, :3]
     way = np.random.default_rng(0).normal(size=(2000, 3))
