@@ -203,24 +203,15 @@ def slowly_spoiled(seed, amount):
     return true, (line_integrals(chest(), CARM, true) + field + rng.normal(0, 0.02, CARM.shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_a_second_look_at_what_varies_quickly_sees_through_a_broad_field(model, seed):
-    true, picture = slowly_spoiled(seed, 20.0)
-    small = Ladder(View(picture, np.ones_like(picture), CARM)).sight(16)
-    looked = [model.everywhere(small.carm).promising(small.fixed, small.weight, 10, quick=quick)
-              for quick in (False, True)]
-    whole, quick = (min(Rigid.angle_deg(p @ Rigid.inverse(true)) for p in poses) for poses in looked)
-    assert quick < 20 < whole
-
-
-def test_search_looks_a_second_time_where_the_first_explains_nothing(model, monkeypatch):
-    true, picture = slowly_spoiled(11, 20.0)
+@pytest.mark.parametrize("seed", [11, 15])
+def test_search_sees_through_a_broad_field_by_a_second_look(model, monkeypatch, seed):
+    true, picture = slowly_spoiled(seed, 4.0)
     view = View(picture, np.ones_like(picture), CARM)
     found = model.search(view, None, SETTINGS)
     assert projected_error(found[0].carm_from_patient, true) < 2
     monkeypatch.setattr(search, "REFUSE", -1.0)
     once = model.search(view, None, SETTINGS)
-    assert projected_error(once[0].carm_from_patient, true) > 10
+    assert projected_error(once[0].carm_from_patient, true) > 10  # 40 mm and more
 
 
 def test_directions_cover_the_sphere_within_twelve_degrees():
