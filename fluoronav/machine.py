@@ -76,7 +76,10 @@ def _kernels() -> Finding:
     from fluoronav.enhance import kernels
 
     if kernels.compiled:
-        return Finding("enhancement", "good", "compiled kernels")
+        return Finding("enhancement", "good", f"compiled kernels, {kernels.path}")
+    if len(kernels.paths()) > 1:
+        return Finding("enhancement", "slow", f"{kernels.path}, by {kernels.PATH_VARIABLE}",
+                       f"leave {kernels.PATH_VARIABLE} empty for the best path")
     return Finding("enhancement", "slow", "compiled kernels are not built", "install again: make demo builds them")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which loops run compiled? The kernels of native/, with their numpy twins where they are not built."""
+"""Which loops run compiled? The kernels of native/ for this processor, with numpy twins where they are not built."""
 
 from __future__ import annotations
 
@@ -8,15 +8,41 @@ from importlib import import_module
 from typing import Any
 
 from fluoronav.enhance import reference, reference_contrast, reference_stated
+from registration.errors import BadInput
 
-_used: Any
-try:
-    _used = import_module("fluoronav.enhance._kernels")
+# names the path to take instead of the best: "portable C++", "AVX2", "AVX-512", or "numpy", which is slow
+PATH_VARIABLE = "FLUORONAV_ENHANCE"
+MODULES = {"portable C++": "portable", "AVX2": "avx2", "AVX-512": "avx512"}
+NUMPY = "numpy"
+
+
+def loops(path: str) -> Any:
+    """The compiled module of a path. Raises ImportError where it is not built."""
+    return import_module(f"fluoronav.enhance._kernels_{MODULES[path]}")
+
+
+def paths() -> tuple[str, ...]:
+    """The paths that this processor can run and this installation has, the best last; all give the same bits."""
+    try:
+        able = loops("portable C++").paths()
+    except ImportError:
+        return (NUMPY,)
+    return (NUMPY, *(name for name, module in MODULES.items() if module in able))
+
+
+def _chosen() -> str:
+    name = os.environ.get(PATH_VARIABLE) or paths()[-1]
+    if name not in paths():
+        raise BadInput("enhancement path", got=name, expected="one of " + ", ".join(paths()),
+                       remedy=f"leave {PATH_VARIABLE} empty for the best one")
+    return name
+
+
+path = _chosen()
+compiled = path != NUMPY
+_used: Any = loops(path) if compiled else reference
+if compiled:
     _used.set_threads(min(2, len(os.sched_getaffinity(0))))  # speed only: the bits are the same with any number
-    compiled = True
-except ImportError:
-    _used = reference
-    compiled = False
 
 stabilized = _used.stabilized
 pooled = _used.pooled

@@ -36,7 +36,7 @@ struct Level {
 };
 
 // Means of 5x5 binomial pixels of one row and what is left of it; `line` has room for two pixels on either side.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void blur5_row(const Padded& in, int r, float* __restrict line, float* __restrict out,
                       float* __restrict detail) {
     const float *a = in.row(r - 2), *b = in.row(r - 1), *c = in.row(r), *d = in.row(r + 1), *e = in.row(r + 2);
@@ -49,7 +49,7 @@ static void blur5_row(const Padded& in, int r, float* __restrict line, float* __
 }
 
 // Extremes of 2x2 pixels of two rows (the last column alone where their number is odd); t and l are scratch.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void extremes_row(const float* __restrict t0, const float* __restrict t1, const float* __restrict l0,
                          const float* __restrict l1, int cols, float* __restrict t, float* __restrict l,
                          float* __restrict top, float* __restrict low) {
@@ -66,7 +66,7 @@ static void extremes_row(const float* __restrict t0, const float* __restrict t1,
 }
 
 // Every second pixel of the mean, and the mean variance of 2x2 pixels; t is scratch.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void halve_row(const float* __restrict mean, const float* __restrict v0, const float* __restrict v1, int cols,
                       float* __restrict t, float* __restrict g, float* __restrict v) {
     for (int x = 0; x < cols; ++x) t[x] = v0[x] + v1[x];
@@ -91,7 +91,7 @@ static void halve_level(const Level& at, Level& next, int level, int r, const fl
 
 // What y + A may reach in one row: the range of 7x7 pixels, and past it on the side of the minority. Scratch rows have
 // kPad pixels on either side.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void range_row(const Padded& top, const Padded& low, const Padded& g, int r, float* __restrict t,
                       float* __restrict l, float* __restrict s, float* __restrict out_top, float* __restrict out_low) {
     std::copy(top.row(r) - 3, top.row(r) + g.cols + 3, t - 3);
@@ -139,14 +139,14 @@ static void ranges(Level& at) {
 }
 
 // E of one row before its floor, 1 where there is white noise alone; of the detail in the rows above, of and below it.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void energy_row(const float* a, const float* b, const float* c, const float* __restrict v, int cols, float white,
                        float* __restrict line, float* __restrict out) {
     for (int x = -1; x < cols + 1; ++x) line[x] = 0.25f * (a[x] * a[x] + c[x] * c[x]) + 0.5f * (b[x] * b[x]);
     for (int x = 0; x < cols; ++x) out[x] = (0.25f * (line[x - 1] + line[x + 1]) + 0.5f * line[x]) / (white * v[x]);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void raise_row(const float* __restrict d, const float* __restrict energy, int n, float gain, float inverse,
                       float* __restrict add) {
     for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, kHigh) * d[x];
@@ -176,7 +176,7 @@ static void walk_level(Level& at, Level& next, int level, float gain, float floo
 }
 
 // One row of the next finer level, linear between the pixels, which lie on its even ones.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void expand_row(const Padded& in, int r, int cols, float* __restrict line, float* __restrict out) {
     const float *a = in.row(r / 2), *b = in.row((r + 1) / 2);
     for (int x = 0; x <= in.cols; ++x) line[x] = 0.5f * (a[x] + b[x]);
@@ -188,20 +188,20 @@ static void expand_row(const Padded& in, int r, int cols, float* __restrict line
     if (cols % 2) out[cols - 1] = line[half];
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void plus(const float* __restrict a, int n, float* __restrict out) {
     for (int x = 0; x < n; ++x) out[x] += a[x];
 }
 
 // Each value twice.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void double_row(const float* __restrict in, int cols, float* __restrict out) {
     const int half = cols / 2;
     for (int x = 0; x < half; ++x) out[2 * x] = in[x], out[2 * x + 1] = in[x];
     if (cols % 2) out[cols - 1] = in[half];
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void finish_row(const float* __restrict y, const float* __restrict a, const float* __restrict more,
                        const float* __restrict wide, const float* __restrict tops, const float* __restrict lows, int n,
                        float strength, float* __restrict out) {

@@ -27,12 +27,12 @@ constexpr Stage kSpread{23, 0}, kKept{17, 6}, kDetailed{16, 7}, kSplit{11, 12}, 
     kSoftened{3, 20}, kInnovated{2, 21};
 constexpr int kAround = 2;  // halves on each side of the one whose share is wanted
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void widened_steps(const Short* a, const Short* b, const Short* c, int cols, Short* __restrict out) {
     widened_row(a, b, c, cols, out);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void magnitude_row(Short* __restrict row, int cols) {
     for (int x = 0; x < cols; ++x) row[x] = Short(row[x] < 0 ? -row[x] : row[x]);
 }
@@ -40,7 +40,7 @@ static void magnitude_row(Short* __restrict row, int cols) {
 struct Before { const float *y, *m, *v; };  // one row
 struct After { float *m, *v; };
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void update_row(const Before& before, const Short* __restrict strength, const Rules& rules, int cols,
                        const After& after) {
     const float *__restrict y = before.y, *__restrict m = before.m, *__restrict v = before.v;
@@ -59,7 +59,7 @@ static void update_row(const Before& before, const Short* __restrict strength, c
 
 struct Around { const float *m, *v, *base; };  // one row
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void keep_row(const Around& row, const Short* __restrict strength, const Rules& rules, int cols,
                      float* __restrict clean, float* __restrict kept) {
     const float *__restrict m = row.m, *__restrict v = row.v, *__restrict base = row.base;
@@ -77,7 +77,7 @@ static void keep_row(const Around& row, const Short* __restrict strength, const 
 }
 
 // Mean of 2x2 pixels of two rows (the last column alone where their number is odd); t is scratch.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void halve_row(const float* __restrict a, const float* __restrict b, int cols, float* __restrict t,
                       float* __restrict out) {
     for (int x = 0; x < cols; ++x) t[x] = a[x] + b[x];
@@ -87,7 +87,7 @@ static void halve_row(const float* __restrict a, const float* __restrict b, int 
 }
 
 // Share of the variance left, of the mean of 5x5 halves; `line` has two values more on either side.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void left_row(const float* const* near, int halves, float kept, float left, float* __restrict line,
                      float* __restrict out) {
     const float *a = near[0], *b = near[1], *c = near[2], *d = near[3], *e = near[4];
@@ -103,7 +103,7 @@ static void left_row(const float* const* near, int halves, float kept, float lef
 }
 
 // Variance of one row: halves a and b are mixed by `t` and stand between the pixels; `line` is scratch from -1 on.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void spread_row(const float* a, const float* b, float t, const float* __restrict v, int cols,
                        float* __restrict line, float* __restrict out) {
     const int half = cols / 2;

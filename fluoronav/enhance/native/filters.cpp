@@ -6,7 +6,7 @@
 
 namespace fluoronav {
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void scaled_row(const Short* steps, float unit, int cols, float* __restrict out) {
     for (int x = 0; x < cols; ++x) out[x] = float(steps[x]) * unit;
 }
@@ -79,12 +79,12 @@ void parts(const float* m, int rows, int cols, float* near, float* along, float*
     });
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void magnitude_row(const float* values, int cols, float* __restrict out) {
     for (int x = 0; x < cols; ++x) out[x] = std::fabs(values[x]);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void widen_row(const float* a, const float* b, const float* c, int cols, float* __restrict out) {
     widened_row(a, b, c, cols, out);
 }

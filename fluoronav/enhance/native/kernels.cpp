@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The compiled loops of the enhancement chain: what goes into the filters, what comes out, and the doors to Python.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
 #include "contrast.hpp"
 #include "denoise.hpp"
@@ -16,7 +17,7 @@ namespace fluoronav {
 // --------------------------------------------------------------------------------------------------
 // Before the filters
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void add_row(const float* __restrict from, int cols, float* __restrict sums) {
     for (int x = 0; x < cols; ++x) sums[x] += from[x];
 }
@@ -172,7 +173,7 @@ static FLUORONAV_INLINE float place(float y, float start, float inverse, int nod
     return at - float(k);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void look_up(const float* __restrict y, std::size_t n, const float* __restrict table, int nodes, float start,
                     float step, float* __restrict out) {
     const float inverse = 1.0f / step;
@@ -207,7 +208,7 @@ static FLUORONAV_INLINE std::uint8_t grey_of(float p, float low, float scale) {
 }
 
 // Row of a clean picture: line integrals and their standard deviation of y, values and grey of `shown`.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void picture_row(const float* __restrict y, const float* __restrict variance, const float* shown, int cols,
                         const Shown& t, float* __restrict values, float* __restrict p, float* __restrict sigma,
                         std::uint8_t* __restrict grey) {
@@ -271,7 +272,7 @@ static Grey taken(Pixels<Pixel> pixels, GreyTable table) {
     return grey;
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void grey_row(const float* __restrict p, std::size_t n, float low, float scale, std::uint8_t* __restrict out) {
     for (std::size_t i = 0; i < n; ++i) out[i] = grey_of(p[i], low, scale);
 }
@@ -287,11 +288,27 @@ static Grey window(In p, float low, float high) {
     return grey;
 }
 
+// The modules that this processor can run, the best last; asked of the portable one.
+static std::vector<const char*> paths() {
+    std::vector<const char*> found{"portable"};
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2")) found.push_back("avx2");
+    // what x86-64-v4 asks for beside AVX2 (each processor with AVX-512BW has v3)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        found.push_back("avx512");
+#endif
+    return found;
+}
+
 }  // namespace fluoronav
 
-NB_MODULE(_kernels, module) {
+NB_MODULE(FLUORONAV_MODULE, module) {
     using namespace fluoronav;
     module.doc() = "Hot loops of the enhancement chain; see denoise.cpp for the formulas.";
+    module.def("paths", &paths);
     module.def("stabilized", &stabilized<std::uint8_t>, "pixels"_a, "table"_a, "cell"_a);
     module.def("stabilized", &stabilized<std::uint16_t>, "pixels"_a, "table"_a, "cell"_a);
     module.def("pooled", &pooled_of, "y"_a, "cell"_a);

@@ -8,17 +8,15 @@
 #include <cstdint>
 #include <vector>
 
-// One binary for all processors: the compiler makes an AVX-512, an AVX2 and a plain copy of each hot loop and picks
-// at load time. Contraction is off (CMake), so all give the same sums in the same order.
-#if defined(FLUORONAV_AVX2_ONLY) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)  // to time it
-#define FLUORONAV_CLONES __attribute__((target_clones("avx2", "default")))
-#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FLUORONAV_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+// Hot loops stay functions of their own, so that what they promise about overlap (__restrict) is not lost by inlining.
+// Contraction is off (CMake), so the modules of all processors give the same sums in the same order.
+#if defined(__GNUC__)
+#define FLUORONAV_LOOP __attribute__((noinline))
 #else
-#define FLUORONAV_CLONES
+#define FLUORONAV_LOOP
 #endif
 
-// What a hot loop calls must become part of it, or it would be compiled for the plainest processor.
+// What a hot loop calls must become part of it, or it would not be made of vectors.
 #if defined(__GNUC__)
 #define FLUORONAV_INLINE inline __attribute__((always_inline))
 #else

@@ -46,7 +46,7 @@ static FLUORONAV_INLINE float clamp(float x, float low, float high) { return x <
 
 // One row of a coarse picture (cells of 8 pixels, bilinear about their middles) at full resolution.
 // `mixed` holds the two rows of cells blended, one more cell repeated at both ends.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void cells_row(const float* coarse, int h, int w, int row, int cols, std::vector<float>& mixed, float* __restrict out) {
     const float at = (float(row) + 0.5f) / kCell - 0.5f;
     const float below = at < 0 ? 0 : at;
@@ -71,7 +71,7 @@ static void cells_row(const float* coarse, int h, int w, int row, int cols, std:
 }
 
 // Mean and largest value of blocks of 4x4 pixels from four rows; `sum` and `high` are scratch of whole blocks.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void pool_row(const float* const* rows4, int cols, int blocks, float* __restrict sum, float* __restrict high,
                      float* __restrict mean, float* __restrict most) {
     const float *a = rows4[0], *b = rows4[1], *c = rows4[2], *d = rows4[3];
@@ -116,7 +116,7 @@ static void pooled(int rows, int cols, int count, Fill&& fill, Take&& take) {
 // --------------------------------------------------------------------------------------------------
 // Time
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void time_lines(const float* y, const float* z, const float* m, const float* v, float frame, float scale, int cols,
                        float* __restrict out) {
     float *__restrict zs = out, *__restrict ds = out + cols, *__restrict d2 = out + 2 * cols, *__restrict vs = out + 3 * cols;
@@ -156,7 +156,7 @@ static Out3 time_features(In y, In z, In m, In v, float frame, float scale, In b
     return out;
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void time_row(const float* __restrict y, const float* __restrict z, const float* __restrict m,
                      const float* __restrict v, const float* __restrict at, const float* __restrict slope,
                      const float* __restrict least, int cols, float frame, float scale, float* __restrict m_out,
@@ -204,13 +204,13 @@ static nb::tuple mix_time(In y, In z, In m, In v, float frame, float scale, In3 
 // --------------------------------------------------------------------------------------------------
 // Space
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void normalized(const float* __restrict along, const float* __restrict v, std::size_t from, std::size_t to, float scale,
                        float* __restrict out) {
     for (std::size_t i = from; i < to; ++i) out[i] = along[i] * scale / std::sqrt(v[i]);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void space_lines(const float* m, const float* v, const float* base, const float* wide, const float* lined, const float* g,
                         float point_scale, int cols, float* __restrict out) {
 #pragma GCC ivdep
@@ -272,7 +272,7 @@ struct SpaceRow {
     float* weights[kCandidates];  // may be null
 };
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void space_row(const SpaceRow& row, const float* __restrict c, const float* __restrict cov, int cols,
                       float point_scale) {
     const float *__restrict m = row.m, *__restrict v = row.v, *__restrict base = row.base, *__restrict wide = row.wide;

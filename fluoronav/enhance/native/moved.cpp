@@ -67,7 +67,7 @@ static void spread(const float* cells, int count, int cell, int cols, float* __r
     }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void places(const float* above, const float* below, float t, int y, int cols, int stride, float bottom,
                    float* __restrict px, float* __restrict py) {
     const float right = float(cols - 1), here = float(y);
@@ -78,7 +78,7 @@ static void places(const float* above, const float* below, float t, int y, int c
     }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void fetch(const Picture& p, const std::uint8_t* trusted, int cell, float price, int y, const float* __restrict px,
                   const float* __restrict py, float* __restrict m, float* __restrict v) {
     const float *m0 = p.m + std::size_t(y) * p.cols, *v0 = p.v + std::size_t(y) * p.cols;
@@ -140,7 +140,7 @@ bool Mover::row(int y, float* m, float* v) {
     return true;
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void worse_row(const float* y, const float* m0, const float* v0, const float* m1, const float* v1, float frame, int cols,
                float* __restrict out) {
 #pragma GCC ivdep
@@ -150,7 +150,7 @@ void worse_row(const float* y, const float* m0, const float* v0, const float* m1
     }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void chosen_row(const float* worse, const float* m0, const float* v0, const float* m1, const float* v1, int cols,
                 float* __restrict m, float* __restrict v) {
 #pragma GCC ivdep

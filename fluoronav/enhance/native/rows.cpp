@@ -4,14 +4,14 @@
 
 namespace fluoronav {
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void innovation_row(const float* y, const float* m, const float* v, float frame, int cols, Short* __restrict out) {
 #pragma GCC ivdep
     for (int x = 0; x < cols; ++x)
         out[x] = stepped((y[x] - m[x]) * kInnovationSteps / std::sqrt(frame + v[x]), kInnovationMost);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void soft_row(const Short* a, const Short* b, const Short* c, int cols, Short* __restrict vertical, Short* __restrict out) {
     for (int x = 0; x < cols + 2; ++x) vertical[x] = Short(a[x - 1] + c[x - 1] + 2 * b[x - 1]);
     for (int x = 0; x < cols; ++x) out[x] = Short((vertical[x] + vertical[x + 2] + 2 * vertical[x + 1] + 2) >> 2);
@@ -102,7 +102,7 @@ static FLUORONAV_INLINE void best_of_runs(const Short* const* p, const Runs& r, 
     }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void line_sums(const Short* const* near, int cols, Short* __restrict best) {
     Runs runs;
     for (int x0 = 0; x0 < cols; x0 += kTile) {
@@ -114,13 +114,13 @@ void line_sums(const Short* const* near, int cols, Short* __restrict best) {
     }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void detail_row(const float* m, const float* base, int cols, Short* __restrict out) {
 #pragma GCC ivdep
     for (int x = 0; x < cols; ++x) out[x] = stepped((m[x] - base[x]) * kDetailSteps, kDetailMost);
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 void binomial_row(const float* const* near, int apart, int cols, float* __restrict vertical, float* __restrict out) {
     const float *a = near[0], *b = near[1], *c = near[2], *d = near[3], *e = near[4];
     const int side = 2 * apart;

@@ -8,6 +8,8 @@
 // Borders repeat. Bound by memory: four pictures read, then two read and one written; 1.3 ms at 1024x1024 on one core.
 #include "stated.hpp"
 
+#include <cstring>
+
 #include "kernels.hpp"
 #include "team.hpp"
 
@@ -16,11 +18,18 @@ using namespace nanobind::literals;
 namespace fluoronav {
 
 constexpr int kCell = 8, kStatistics = 7, kTerms = 3;
+#if defined(__AVX512F__)  // cells of a row that go through the network together: one register of the processor
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
 
 static int cells_of(int n) { return (n + kCell - 1) / kCell; }
 
 // Adds one row of pixels to sums of columns, one line of `stride` floats a statistic; *_next: the row below.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void add_row(const float* __restrict y, const float* __restrict m, const float* __restrict y_next,
                     const float* __restrict m_next, const float* __restrict v, const float* __restrict f, int cols,
                     std::size_t stride, float* __restrict sums) {
@@ -79,7 +88,7 @@ static Out3 cell_statistics(In y, In m, In v, In f) {
 }
 
 // One row of a coarse picture (bilinear about the middles of its cells) at full resolution; out has a cell to spare.
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void coarse_row(const float* __restrict a, const float* __restrict b, float t, int wide, int cols,
                        float* __restrict mixed, float* __restrict out) {
     for (int x = 0; x < wide; ++x) mixed[x + 1] = (1 - t) * a[x] + t * b[x];
@@ -92,7 +101,7 @@ static void coarse_row(const float* __restrict a, const float* __restrict b, flo
         }
 }
 
-FLUORONAV_CLONES
+FLUORONAV_LOOP
 static void stated_row(const float* __restrict above, const float* __restrict m, const float* __restrict below,
                        const float* __restrict v, const float* __restrict s, const float* __restrict b,
                        const float* __restrict k, int cols, float* __restrict out) {
@@ -127,43 +136,51 @@ static Out stated_variance(In m, In v, In3 terms) {
     return out;
 }
 
-// One layer for a row of cells: out = W in + bias, rectified unless it is the last; in, out: one line a unit.
-FLUORONAV_CLONES
-static void layer_row(const float* in, const float* weight, const float* bias, int inputs, int outputs, int wide, bool rectified,
-                      float* out) {
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+// One layer for some cells: out = W in + bias, rectified unless it is the last.
+static FLUORONAV_INLINE void layer(const Lanes* in, const float* weight, const float* bias, int inputs, int outputs,
+                                   bool rectified, Lanes* out) {
     for (int o = 0; o < outputs; ++o) {
-        float* __restrict to = out + std::size_t(o) * wide;
-        for (int x = 0; x < wide; ++x) to[x] = bias[o];
-        for (int i = 0; i < inputs; ++i) {
-            const float w = weight[o * inputs + i];
-            const float* __restrict from = in + std::size_t(i) * wide;
-            for (int x = 0; x < wide; ++x) to[x] += w * from[x];
-        }
-        if (rectified)
-            for (int x = 0; x < wide; ++x) to[x] = to[x] > 0 ? to[x] : 0;
+        Lanes sum = Lanes{} + bias[o];
+        for (int i = 0; i < inputs; ++i) sum += weight[o * inputs + i] * in[i];
+        out[o] = rectified ? (sum > 0 ? sum : Lanes{}) : sum;
     }
+}
+
+struct Layers { const float *w0, *b0, *w1, *b1, *w2, *b2; int inputs, first, second, last; };
+
+constexpr int kUnits = 32;  // of a layer, at most
+
+// n cells of a row, in and out one plane a unit.
+FLUORONAV_LOOP
+static void three_layers_of(const float* in, std::size_t plane, int n, const Layers& net, float* out) {
+    Lanes a[kUnits] = {}, b[kUnits];
+    for (int i = 0; i < net.inputs; ++i) std::memcpy(&a[i], in + i * plane, std::size_t(n) * sizeof(float));
+    layer(a, net.w0, net.b0, net.inputs, net.first, true, b);
+    layer(b, net.w1, net.b1, net.first, net.second, true, a);
+    layer(a, net.w2, net.b2, net.second, net.last, false, b);
+    for (int o = 0; o < net.last; ++o) std::memcpy(out + o * plane, &b[o], std::size_t(n) * sizeof(float));
 }
 
 // Three layers over the features of all cells; numpy would wake BLAS threads that stand in the way of the chain's.
 static Out3 three_layers(In3 features, In w0, Table b0, In w1, Table b1, In w2, Table b2) {
-    const int high = int(features.shape(1)), wide = int(features.shape(2)), inputs = int(features.shape(0));
-    const int first = int(w0.shape(0)), second = int(w1.shape(0)), last = int(w2.shape(0));
-    Out3 out = make3(last, high, wide);
+    const int high = int(features.shape(1)), wide = int(features.shape(2));
+    const Layers net{w0.data(), b0.data(), w1.data(), b1.data(), w2.data(), b2.data(), int(features.shape(0)),
+                     int(w0.shape(0)), int(w1.shape(0)), int(w2.shape(0))};
+    if (std::max({net.inputs, net.first, net.second, net.last}) > kUnits || int(w0.shape(1)) != net.inputs ||
+        int(w1.shape(1)) != net.first || int(w2.shape(1)) != net.second || int(b0.shape(0)) != net.first ||
+        int(b1.shape(0)) != net.second || int(b2.shape(0)) != net.last)
+        throw nb::value_error("layers do not fit each other");
+    Out3 out = make3(net.last, high, wide);
     nb::gil_scoped_release free;
     const std::size_t plane = std::size_t(high) * wide;
     each_row(high, [&](int r0, int r1) {
-        std::vector<float> in(std::size_t(inputs) * wide), a(std::size_t(first) * wide), b(std::size_t(second) * wide),
-            c(std::size_t(last) * wide);
-        for (int r = r0; r < r1; ++r) {
-            const std::size_t at = std::size_t(r) * wide;
-            for (int i = 0; i < inputs; ++i)
-                std::copy_n(features.data() + i * plane + at, wide, in.data() + std::size_t(i) * wide);
-            layer_row(in.data(), w0.data(), b0.data(), inputs, first, wide, true, a.data());
-            layer_row(a.data(), w1.data(), b1.data(), first, second, wide, true, b.data());
-            layer_row(b.data(), w2.data(), b2.data(), second, last, wide, false, c.data());
-            for (int o = 0; o < last; ++o)
-                std::copy_n(c.data() + std::size_t(o) * wide, wide, out.data() + o * plane + at);
-        }
+        for (int r = r0; r < r1; ++r)
+            for (int x = 0; x < wide; x += kLanes) {
+                const std::size_t at = std::size_t(r) * wide + x;
+                three_layers_of(features.data() + at, plane, std::min(kLanes, wide - x), net, out.data() + at);
+            }
     });
     return out;
 }
