@@ -28,7 +28,7 @@ SEEDS = 5
 def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
     """Speed, simulated scenes with their truth, and where the real images are at hand the vessel phantom.
 
-    full: slow peers (NLM, BM4D) on all pictures, and all peers on wires: half an hour more.
+    full: slow peers (NLM, BM4D) on all pictures, and all peers on wires, noise and an edge: half an hour more.
     """
     found = enhance_heads.figures(progress)
     ours = [m for m in methods() if m.why is None]
@@ -45,7 +45,8 @@ def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
     tasks = Tasks(progress)
     for method in ours:
         found |= tasks.figures_of(method, progress)
-    return found | peer_figures(full, progress) | phantom(ours, progress)
+    found |= tasks.beside(progress) | (peer_figures(progress) if full else {})
+    return found | phantom(ours, progress)
 
 
 def phantom(ours: list[Method], progress: Progress) -> dict[str, Figure]:

@@ -8,13 +8,14 @@ parts count alike. Peers see the same frames in that scale.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from fluoronav.bench.enhance_measures import ence, similarity
-from fluoronav.bench.enhance_methods import RECURSIVE, STACK, Method, peers
+from fluoronav.bench.enhance_methods import RECURSIVE, STACK, Method, Peer, peers
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.enhance import Chain, Enhanced
 from fluoronav.enhance.noise import anscombe
@@ -110,12 +111,19 @@ class Bench:
         self.shots = [shot(seed, dose) for seed in SCENES]
         self.raw = [judged(s, k, s.stabilized(s.counts[k])) for s in self.shots for k in JUDGED]
         self.peers: dict[str, list[Judged] | str] = {}
+        self.spent: dict[str, list[float]] = {}  # milliseconds a picture
         for i, peer in enumerate(peers()):
             progress(i / 3, f"{peer.name} at {dose:.0%}")
             few = 2 if peer.slow and not full else len(self.raw)  # pictures: a slow peer judges the first two
             places = [(s, k) for s in self.shots for k in JUDGED][:few]
-            self.peers[peer.name] = peer.why or [judged(s, k, peer.last(self._stack(s, k))) for s, k in places]
+            self.peers[peer.name] = peer.why or [judged(s, k, self._timed(peer, self._stack(s, k))) for s, k in places]
         self.peers["recursive"] = [judged(s, k, self._recursive(s, k)) for s in self.shots for k in JUDGED]
+
+    def _timed(self, peer: Peer, stack: Array) -> Array:
+        start = time.perf_counter()
+        out = peer.last(stack)
+        self.spent.setdefault(peer.name, []).append((time.perf_counter() - start) * 1000)
+        return out
 
     def _stack(self, seen: Shot, k: int) -> Array:
         return seen.stabilized(seen.counts[k - STACK + 1: k + 1]).astype(np.float32)
@@ -137,6 +145,11 @@ class Bench:
                 found[key] = Figure(None, "dB", 0, values)
                 continue
             found[key] = Figure(_gain(self.raw, values, "whole"), "dB", len(values))
+            found |= {f"enhance.psnr_over_raw_{percent}_{part}_{name}": Figure(
+                _gain(self.raw, values, part), "dB", len(values)) for part in ("moving", "still")}
+            if name in self.spent:
+                found[f"enhance.ms_{SIDE}_{name}"] = Figure(float(np.median(self.spent[name])), "ms",
+                                                            len(self.spent[name]), f"a picture of {SIDE} x {SIDE}")
             found |= _similar(values, percent, f"_{name}")
         return found
 

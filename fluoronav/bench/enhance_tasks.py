@@ -17,11 +17,10 @@ import numpy as np
 from fluoronav.bench import observer
 from fluoronav.bench.enhance_measures import NPS_BANDS, banded, noise_spectrum, transfer_in_time
 from fluoronav.bench.enhance_methods import RECURSIVE, Method, filter_of, peer_filter, peers, recursive_filter
-from fluoronav.bench.enhance_scenes import DARK, FRAMES, SETTLE, SIDE, STEP, Shot, played, shot
+from fluoronav.bench.enhance_scenes import DARK, FRAMES, SETTLE, SIDE, STEP, Shot, shot
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.bench.observer import Patches
 from fluoronav.bench.wire import DEPTH, Filter, WireFigures, measure
-from fluoronav.enhance import Chain
 from fluoronav.enhance.reference import line_best
 from fluoronav.imaging.frame import Intensity
 from models.training.detector import Detector, detected
@@ -56,8 +55,15 @@ class Tasks:
 
     def figures_of(self, method: Method, progress: Progress) -> dict[str, Figure]:
         """All figures of a denoiser of ours."""
-        s = method.suffix
-        make = partial(filter_of, method.make)
+        return self.seen_by(partial(filter_of, method.make), method.suffix, progress)
+
+    def beside(self, progress: Progress) -> dict[str, Figure]:
+        """The same of the raw frames and of a plain recursive filter."""
+        found = self.seen_by(_raw, "_raw", progress)
+        return found | self.seen_by(lambda law: recursive_filter(RECURSIVE), "_recursive", progress)
+
+    def seen_by(self, make: Callable[[Intensity], Filter], s: str, progress: Progress) -> dict[str, Figure]:
+        """All figures of a filter; `make` gives the one for counts of a law, s: suffix of the IDs."""
         seen: dict[Key, list[WireFigures]] = {}
         for i, dose in enumerate(DOSES):
             progress(i / len(DOSES), f"wires{s} at {dose:.0%}")
@@ -70,7 +76,7 @@ class Tasks:
                                  observer.hotelling), ("dose_equivalence_faint", FAINT, observer.npwe)):
             curve = [see(Patches.joined([w.patches for w in seen[depth, dose]])) for dose in DOSES]
             found[f"enhance.{name}{s}"] = equivalent(curve, see(self.raw[depth]))
-        return found | _flat(method.make, s) | _edge(make, s)
+        return found | _flat(make, s) | _edge(make, s)
 
 
 def wire_figures(at: list[WireFigures], percent: int, suffix: str) -> dict[str, Figure]:
@@ -87,20 +93,22 @@ def wire_figures(at: list[WireFigures], percent: int, suffix: str) -> dict[str, 
     return found
 
 
-def peer_figures(full: bool, progress: Progress) -> dict[str, Figure]:
-    """The wire at 25 % dose through the recursive filter; in a full run through all peers, on one scene."""
-    found = wire_figures([wired(seed, 0.25, lambda law: recursive_filter(RECURSIVE)) for seed in SEEDS], 25,
-                         "_recursive")
-    for peer in peers() if full else []:
-        progress(0.5, f"wires {peer.name}")
+def peer_figures(progress: Progress) -> dict[str, Figure]:
+    """Wires at 25 % dose, noise alone and an edge through the slow peers, on one scene."""
+    found: dict[str, Figure] = {}
+    for peer in peers():
+        progress(0.5, f"wires, noise and an edge through {peer.name}")
+        make = partial(peer_filter, peer)
         if peer.why is None:
-            found |= wire_figures([wired(SEEDS[0], 0.25, partial(peer_filter, peer))], 25, f"_{peer.name}")
+            s = f"_{peer.name}"
+            found |= wire_figures([wired(SEEDS[0], 0.25, make)], 25, s) | _flat(make, s) | _edge(make, s)
     return found
 
 
 def equivalent(seen: list[float], raw: float) -> Figure:
     """The share of full dose at which detectability (at each of DOSES) reaches what raw frames have at full dose."""
-    note = f"raw d' {raw:.2f}; chain " + ", ".join(f"{s:.2f} at {d:.0%}" for s, d in zip(seen, DOSES, strict=True))
+    filtered = ", ".join(f"{s:.2f} at {d:.0%}" for s, d in zip(seen, DOSES, strict=True))
+    note = f"raw d' {raw:.2f} at full dose; filtered {filtered}"
     rising = np.maximum.accumulate(seen)
     if rising[-1] < raw:
         return Figure(None, "share of dose", len(SEEDS), "not reached; " + note)
@@ -134,15 +142,14 @@ def flat_field(quanta: float = 100.0) -> Flat:
     return Flat(Shot(scene(0, "test", 32, 1), pixels.astype(np.uint16), mean * STEP + DARK, law), quanta * STEP + DARK)
 
 
-def _flat(make: Callable[[], Chain], suffix: str) -> dict[str, Figure]:
+def _flat(make: Callable[[Intensity], Filter], suffix: str) -> dict[str, Figure]:
     """In a flat field: mean response to lines (11 pixels, best of twelve directions) over the output's SD, and the
     share of the raw frames' noise power that is left in bands of frequency."""
     field = flat_field()
-    pixels = field.shot.counts
     pairs = []
-    for e, raw in list(zip(played(field.shot, make()), pixels, strict=True))[SETTLE:]:
-        assert e.values is not None
-        pairs.append((e.values - np.float32(field.level), raw.astype(np.float32) - np.float32(field.level)))
+    frames = [x.astype(np.float32) for x in field.shot.counts]
+    for out, raw in list(zip(make(field.shot.intensity)(iter(frames)), frames, strict=True))[SETTLE:]:
+        pairs.append((out - np.float32(field.level), raw - np.float32(field.level)))
     lines = np.mean([[float(np.abs(line_best((x - x.mean()).astype(np.float32))).mean() / x.std()) for x in pair]
                      for pair in pairs], axis=0)
     found = {f"enhance.false_line{suffix}": Figure(float(lines[0]), "SD", len(pairs),
