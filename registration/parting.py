@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from registration.apart import NOTHING_MM
 from registration.bodies import Spine, in_spine, spine_and_rest, spine_of
 from registration.confidence import error_at
 from registration.errors import BadInput
@@ -50,7 +51,7 @@ _DAMPING = 1e-3  # of the first step, as in solver.py
 # Two rigid bodies tell how far a part is off but for a share, as the truth bends: this much of it is one standard
 # deviation along an axis, which bounds 1.6 times of it. Where so much is gained, parts lie farther apart than that.
 _OFF_SHARE, _TORN = 1.5, 0.05
-_AS_WELL, _NOTHING_MM = 0.01, 0.5  # in agreement; what nobody minds being off
+_AS_WELL = 0.01  # in agreement
 _NAMES = {"spine": "spine", "rest": "tissue"}
 
 
@@ -126,16 +127,16 @@ def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Sett
     apart = parting(model, answer.ladder, pose)
     if apart is None:
         return found
-    part = "spine" if in_spine(parts.spine, model.target_mm) else "rest"
+    part = _at_target(parts, model.target_mm)
     off = apart.off_mm(part, pose, model.target_mm)
     quality = {"parted_mm": off, "parted_gain": apart.gain}
-    if settings.bodies == "auto" and off > _NOTHING_MM:
+    if settings.bodies == "auto" and off > NOTHING_MM:
         own = parts.found_by(part, model, view, pose, settings)
         if _better(own, answer, off):
             why = f"{own.why}; tissue has moved against the spine: the pose is that of the {_NAMES[part]} at the target"
             return replace(own, why=why, start=answer.start, quality=own.quality | quality)
     error = error_at(answer.spread, answer.ladder.view.carm, pose, model.target_mm,
-                     tissue_mm=float(np.hypot(settings.tissue_mm, off / _OFF_SHARE)))
+                     tissue_mm=allowing(settings, off).tissue_mm)
     judged = judge(Evidence(answer.fit, answer.spread, error, answer.rivals, answer.start), pose, settings)
     if judged.outcome is Outcome.ACCEPTED and apart.gain > _TORN:
         judged = replace(judged, outcome=Outcome.AMBIGUOUS)
@@ -144,6 +145,23 @@ def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Sett
             "spine and tissue have moved against each other since the CT, as in breathing: as one body the CT is off "
             f"by some {off:.0f} mm at the target: take a picture at the CT's state of breath, or another view"))
     return replace(judged, quality=judged.quality | quality)
+
+
+def allowing(settings: Settings, off_mm: float) -> Settings:
+    """Settings under which bounds hold that the target may be so far off."""
+    return replace(settings, tissue_mm=float(np.hypot(settings.tissue_mm, off_mm / _OFF_SHARE)))
+
+
+def off_at_target(model: VolumeModel, ladder: Ladder, pose: Float64) -> float:
+    """How far a pose of the whole takes the target from its place in the picture's plane, mm; 0: nothing parted."""
+    parts, apart = model.parts(), parting(model, ladder, pose)
+    if parts is None or apart is None:
+        return 0.0
+    return apart.off_mm(_at_target(parts, model.target_mm), pose, model.target_mm)
+
+
+def _at_target(parts: Parts, target_mm: Float64) -> str:
+    return "spine" if in_spine(parts.spine, target_mm) else "rest"
 
 
 def _better(own: Registration, answer: Answer, off_mm: float) -> bool:

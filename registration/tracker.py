@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from registration.apart import NOTHING_MM, Apart
 from registration.depth import Depth, filtered
 from registration.geometry import Float64, Rigid, read_only
 from registration.model import Model, Settings, Start, View
+from registration.parting import allowing
 from registration.result import Outcome, Registration
 
 # Breathing is smooth over frames, a hand is not: half of the last motion is expected again.
@@ -25,8 +28,8 @@ _WIDE_EVERY = 16
 @dataclass(frozen=True, slots=True)
 class TrackerState:
     """What one frame leaves for the next: the last accepted pose, its motion per frame (xi, C-arm frame),
-    frames missed since, frames accepted in a row, by how much (xi) coarse pictures missed it of late, and the
-    target's filtered depth."""
+    frames missed since, frames accepted in a row, by how much (xi) coarse pictures missed it of late, the target's
+    filtered depth, and how far it may be off as parts of the patient have moved against each other."""
 
     carm_from_patient: Float64
     motion: Float64 = field(default_factory=lambda: np.zeros(6))
@@ -34,6 +37,7 @@ class TrackerState:
     streak: int = 0
     lean: Float64 = field(default_factory=lambda: np.zeros(6))
     depth: Depth | None = None
+    apart: Apart = field(default_factory=Apart)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carm_from_patient", read_only(self.carm_from_patient, np.float64))
@@ -44,6 +48,13 @@ class TrackerState:
     def predicted(self) -> Float64:
         """Where the patient is expected in the next frame."""
         return Rigid.exp(_INERTIA * self.motion) @ self.carm_from_patient
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A model whose parts may move against each other: see `VolumeModel.off_mm`."""
+
+    def off_mm(self, view: View, carm_from_patient: Float64) -> float: ...
 
 
 class Tracker:
@@ -68,12 +79,33 @@ class Tracker:
             return self._settled(state, view, self.model.register(view, [start], self.settings), fresh=True)
         if state is None:
             return None, Registration.lost("nothing was registered yet: give the gantry's angles or search")
-        result = self.model.track(view, Start(state.predicted, "last", lean=state.lean), self.settings)
+        state, result = self._tracked(state, view)
         if self.wide and result.outcome is not Outcome.ACCEPTED and self._wide(state.missed + 1):
             wide = self.model.register(view, [Start(state.carm_from_patient, "last")], self.settings)
             if wide.outcome is Outcome.ACCEPTED or result.outcome is Outcome.LOST:
                 return self._settled(state, view, wide, fresh=True)
         return self._settled(state, view, result, fresh=state.missed > 0)
+
+    def _tracked(self, state: TrackerState, view: View) -> tuple[TrackerState, Registration]:
+        """The model followed as one body, its bounds with what its parts may be apart; where a look finds more than
+        was allowed for, the frame is answered again."""
+        result = self._followed(state, view, state.predicted)
+        pose, agreement = result.carm_from_patient, result.similarity or 0.0
+        if pose is None or not isinstance(self.model, Divisible):
+            return state, result
+        if not state.apart.due(agreement):
+            return replace(state, apart=state.apart.unseen()), result
+        after = replace(state, apart=state.apart.seen(self.model.off_mm(view, pose), agreement))
+        more = after.apart.allowed_mm > state.apart.allowed_mm
+        return after, self._followed(after, view, pose) if more else result
+
+    def _followed(self, state: TrackerState, view: View, pose: Float64) -> Registration:
+        off = state.apart.allowed_mm
+        result = self.model.track(view, Start(pose, "last", lean=state.lean), allowing(self.settings, off))
+        if off < NOTHING_MM:
+            return result
+        why = f"{result.why}; spine and tissue move against each other, as in breathing: {off:.1f} mm at the target"
+        return replace(result, why=why, quality=(result.quality or {}) | {"parted_mm": off})
 
     @staticmethod
     def _wide(missed: int) -> bool:
@@ -85,9 +117,10 @@ class Tracker:
         if result.outcome is not Outcome.ACCEPTED or result.carm_from_patient is None:
             if state is None:
                 return None, result
-            return TrackerState(state.carm_from_patient, np.zeros(6), state.missed + 1, 0), result
+            return TrackerState(state.carm_from_patient, np.zeros(6), state.missed + 1, 0, apart=state.apart), result
         if fresh or state is None:
-            return TrackerState(result.carm_from_patient, np.zeros(6), 0, 1), result
+            apart = Apart() if state is None else state.apart
+            return TrackerState(result.carm_from_patient, np.zeros(6), 0, 1, apart=apart), result
         depth = None
         if result.scatter is not None:
             depth, pose = filtered(state.depth, result.carm_from_patient, result.scatter, self.model.target_mm,
@@ -96,4 +129,4 @@ class Tracker:
         assert result.carm_from_patient is not None
         motion = Rigid.log(result.carm_from_patient @ Rigid.inverse(state.carm_from_patient))
         lean = state.lean if result.lean is None else state.lean + _NEW * (result.lean - state.lean)
-        return TrackerState(result.carm_from_patient, motion, 0, state.streak + 1, lean, depth), result
+        return TrackerState(result.carm_from_patient, motion, 0, state.streak + 1, lean, depth, state.apart), result

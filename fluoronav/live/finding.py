@@ -17,6 +17,7 @@ from fluoronav.live.settings import PipelineSettings
 from fluoronav.live.state import Doubt, JobsState, PipelineState
 from fluoronav.locate.models import center_of, model_for_case
 from fluoronav.locate.pictures import Picture, view_of
+from registration.apart import Apart
 from registration.geometry import CArm, Float64, Rigid, carm_from_patient_at
 from registration.model import Model, View
 from registration.result import Outcome, Registration
@@ -156,7 +157,7 @@ class Finder:
         healthy = old is not None and old.missed == 0
         if candidate is not None and (candidate.asked or not healthy):
             missed = 1 if old is None else max(1, old.missed)
-            fresh = TrackerState(candidate.pose, np.zeros(6), missed)
+            fresh = TrackerState(candidate.pose, np.zeros(6), missed, apart=Apart() if old is None else old.apart)
             after, found = tracker.step(fresh, view)
             if found.outcome is Outcome.ACCEPTED or old is None:
                 return after, found
@@ -192,7 +193,8 @@ def _with_gantry(state: PipelineState, now: Gantry) -> PipelineState:
         return state
     tracker = state.tracker
     if tracker is not None:
-        tracker = TrackerState(_rigid(motion @ tracker.carm_from_patient), np.zeros(6), tracker.missed, tracker.streak)
+        tracker = TrackerState(_rigid(motion @ tracker.carm_from_patient), np.zeros(6), tracker.missed, tracker.streak,
+                               apart=tracker.apart)
     doubt = state.doubt
     if doubt is not None:
         doubt = Doubt(doubt.why, _rigid(motion @ doubt.carm_from_patient),

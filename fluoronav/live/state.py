@@ -23,6 +23,7 @@ from fluoronav.enhance.stabilise import StabiliseState
 from fluoronav.enhance.stated import StatedState
 from fluoronav.enhance.superres import SuperresState
 from fluoronav.live.gantry import Gantry
+from registration.apart import Apart
 from registration.depth import Depth
 from registration.errors import BadInput
 from registration.geometry import Array, CArm, Float64, read_only
@@ -89,7 +90,7 @@ class PipelineState:
 
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
-    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, CArm, ChainState, NoiseState, NoiseLaw,
+    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, Apart, CArm, ChainState, NoiseState, NoiseLaw,
     MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState,
     StatedState)}
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far may parts of the patient lie from where a tracked pose has them, until somebody looks again?
+
+A look (parting.py) costs as much as several tracked frames, so it comes now and then: soon where something is
+allowed for or where the picture is explained less well than it was then, else once in a while. What it found is allowed
+for until the next one, with what it had grown by, and forgotten slowly: a breath comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+# Frames. At 15 a second a breath takes some 60, in which tissue moves by some 10 mm and back: 0.5 mm a frame.
+_SOON, _AT_LEAST = 4, 24
+_KEPT = 0.75  # of what is allowed for, after a look that finds less: breath stands still for some looks, and comes back
+_WORSE = 0.02  # in agreement: some 3 mm of tissue against the spine; noise alone changes it by 0.005
+NOTHING_MM = 0.5  # what nobody minds being off
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """allowed_mm: how far the target may be off, in the picture's plane; seen_mm: what the last look found, None before
+    one; agreement: of that frame; frames: tracked since."""
+
+    allowed_mm: float = 0.0
+    seen_mm: float | None = None
+    agreement: float = 0.0
+    frames: int = 0
+
+    def due(self, agreement: float) -> bool:
+        """Whether it is time to look, in a frame that is explained so well."""
+        if self.frames < _SOON:
+            return False
+        moving = self.seen_mm is None or self.allowed_mm > NOTHING_MM
+        return moving or agreement < self.agreement - _WORSE or self.frames >= _AT_LEAST
+
+    def unseen(self) -> Apart:
+        """After a frame in which nobody looked."""
+        return replace(self, frames=self.frames + 1)
+
+    def seen(self, off_mm: float, agreement: float) -> Apart:
+        """After a look."""
+        grown = 0.0 if self.seen_mm is None else max(0.0, off_mm - self.seen_mm)
+        allowed = max(off_mm + grown, _KEPT * self.allowed_mm)
+        return Apart(allowed if allowed > NOTHING_MM else 0.0, off_mm, agreement, 0)
