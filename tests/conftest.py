@@ -42,18 +42,14 @@ def shared_checks() -> Path:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs `fluoronav ARGS...` through its real entry point: (exit code, stdout, stderr)."""
+    """Runs `fluoronav ARGS...` as the program does, in this process: (exit code, stdout, stderr)."""
 
     def run(*args: object) -> Answer:
-        from fluoronav.cli.app import main
+        from fluoronav.cli.app import answer
 
         monkeypatch.setattr("sys.argv", ["fluoronav", *(str(a) for a in args)])
         capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = answer()
         out, err = capsys.readouterr()
         return Answer(code, out, err)
 

@@ -15,6 +15,8 @@ import typer
 
 from fluoronav.cli import bench, case, demo, doctor, drr, enhance, frames, live, register, replay
 
+OURS = "fluoronav-"  # so begin the names of threads that a live run leaves to end by themselves
+
 app = typer.Typer(
     name="fluoronav",
     help="Fluoroscopy with the patient's anatomy on it: before, during, after the case. Research use only.",
@@ -36,10 +38,10 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line; bad input becomes one sentence and exit code 2, never a traceback."""
-    code = _code()
-    if any(thread.daemon for thread in threading.enumerate()):
-        # a registration that nobody waits for any more: in compiled code, it would abort the interpreter's end
+    """The program: run the command line and end this process with its exit code."""
+    code = answer()
+    if any(thread.name.startswith(OURS) for thread in threading.enumerate()):
+        # such as a registration that nobody waits for any more: in compiled code, it would abort the interpreter's end
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -47,8 +49,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _code() -> int:
-    """Run the command and tell what went wrong; the exit code."""
+def answer() -> int:
+    """Run the command line; bad input becomes one sentence and exit code 2, never a traceback. The exit code."""
     from registration.errors import BadInput
 
     try:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from fluoronav.cli import app
+from fluoronav.live.beside import Beside
 
 
 @pytest.mark.parametrize(("error", "words"), [
@@ -21,17 +22,14 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys, error, wor
 
     monkeypatch.setattr(app, "app", refused)
     monkeypatch.delenv("FLUORONAV_DEBUG", raising=False)
-    with pytest.raises(SystemExit) as end:
-        app.main()
+    code = app.answer()
     said = capsys.readouterr().err
-    assert end.value.code == 2 and words in said and said.count("\n") == 1
+    assert code == 2 and words in said and said.count("\n") == 1
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_long_work(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fluoronav", "register", "no-case", "no-frames", "--overlay", "out.bmp"])
-    with pytest.raises(SystemExit) as end:
-        app.main()
-    assert end.value.code == 2 and "suffix .bmp" in capsys.readouterr().err
+    assert app.answer() == 2 and "suffix .bmp" in capsys.readouterr().err
 
 
 ENDS_WHILE_PROJECTING = """
@@ -47,7 +45,7 @@ def forever():
     while True:
         project(volume, carm, np.eye(4))
 
-threading.Thread(target=forever, daemon=True).start()
+threading.Thread(target=forever, daemon=True, name=app.OURS + "x").start()
 time.sleep(0.2)
 app.app = lambda: sys.exit(1)
 print("told")
@@ -58,3 +56,7 @@ app.main()
 def test_a_registration_that_nobody_waits_for_does_not_abort_the_end():
     done = subprocess.run([sys.executable, "-c", ENDS_WHILE_PROJECTING], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (1, "told\n", "")
+
+
+def test_the_thread_of_registrations_is_called_as_the_command_line_calls_it():
+    assert Beside(lambda job: {}, lambda: None)._thread.name.startswith(app.OURS)
