@@ -25,7 +25,7 @@ from registration.geometry import CArm, Float64, Rigid, Volume
 from registration.ladder import Ladder
 from registration.model import Settings, Start, View
 from registration.result import Outcome, Registration
-from registration.similarity import GRADIENT, Correlation, NormalEquations, Similarity
+from registration.similarity import GRADIENT, MEDIUM, NormalEquations, Similarity
 from registration.solver import Problem, Render, Sight, Solution, Stage, next_step, solve
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 BREATHS_MM = (-14.0, -7.0, 0.0, 7.0, 14.0)  # towards the head, of either part against the other
 COARSE_MM, FINE_MM = 3.0, 1.5  # of the parts: as fine as pictures of 128 pixels ask, and of 256 where parts moved
 _GLANCE_PX, _FIT_PX = 64, 128
-_FIT = Correlation(gradient=True, patch_px=32, floor=0.1)
 # What two poses gain over one. Suspect, in the cost of one linear step: simulated chests and torsos as their CTs
 # (n = 150) 0.0005 in the median, 0.0013 in nineteen of twenty with the collimator open, though 9 of 41 pictures of a
 # wider field are above it and cost a closer look. Parted, as a share of what one pose leaves unexplained: of those one
@@ -193,8 +192,8 @@ def _fitted(model: VolumeModel, parts: Parts, sight: Sight, pose: Float64,
             begins: Sequence[tuple[Float64, ...]]) -> tuple[tuple[Float64, ...], float]:
     """Poses of the parts that explain the picture best, and what they gain over the whole's."""
     renders = parts.renders(sight.carm)
-    one = solve(Problem((Stage((sight,), (model.render(sight.carm),), _FIT, 4, tolerance_px=0.3),)), [pose])
-    two = Stage((sight,), renders, _FIT, 4, tolerance_px=0.3)
+    one = solve(Problem((Stage((sight,), (model.render(sight.carm),), MEDIUM, 4, tolerance_px=0.3),)), [pose])
+    two = Stage((sight,), renders, MEDIUM, 4, tolerance_px=0.3)
     ends: list[Solution] = [solve(Problem((two,)), begin) for begin in ((pose, pose), *begins)]
     best = max(ends, key=lambda s: s.values[-1])
     return best.room_from_body, _gained(renders, sight, best.values[-1], one.room_from_body[0])
@@ -208,7 +207,7 @@ def _gained(renders: Sequence[Render], sight: Sight, value: float, pose: Float64
 
 def _value(renders: Sequence[Render], sight: Sight, poses: Sequence[Float64]) -> float:
     pictures = [r(sight.carm, p, False)[0] for r, p in zip(renders, poses, strict=True)]
-    return _FIT.evaluate(sum(pictures[1:], pictures[0]), sight.fixed, sight.weight).value
+    return MEDIUM.evaluate(sum(pictures[1:], pictures[0]), sight.fixed, sight.weight).value
 
 
 def likely_breaths(renders: Sequence[Render], sights: Sequence[Sight], similarity: Similarity,
@@ -241,7 +240,7 @@ class _Step:
 
 def _one_step(renders: Sequence[Render], sight: Sight, pose: Float64) -> _Step:
     pictures, jacobians = zip(*(r(sight.carm, pose, True) for r in renders), strict=True)
-    normal = _FIT.evaluate(sum(pictures[1:], pictures[0]), sight.fixed, sight.weight,
+    normal = MEDIUM.evaluate(sum(pictures[1:], pictures[0]), sight.fixed, sight.weight,
                            np.concatenate(jacobians)).normal
     if normal is None or not np.isfinite(normal.hessian).all():
         return _Step((pose,) * len(renders), pose, 0.0)

@@ -12,6 +12,7 @@ NCC           picture, whole             widest basin; scatter and gain fields b
 GRADIENT      gradient, whole            no bias from slow fields; medium basin
 LOCAL_NCC     picture, patches           precise; small basin
 PATCHES       gradient, patches          precise and hardest to fool by one strong edge; small basin
+MEDIUM        gradient, large patches    between GRADIENT and PATCHES, for 128 pixels
 ============  =========================  =====================================================
 """
 
@@ -107,3 +108,4 @@ NCC = Correlation()
 GRADIENT = Correlation(gradient=True)
 LOCAL_NCC = Correlation(patch_px=16)
 PATCHES = Correlation(gradient=True, patch_px=16)
+MEDIUM = Correlation(gradient=True, patch_px=32, floor=0.1)

@@ -24,12 +24,11 @@ from registration.parting import Parts, off_at_target, parts_of, unless_parted
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
-from registration.similarity import GRADIENT, NCC, Correlation
+from registration.similarity import GRADIENT, MEDIUM, NCC, Correlation
 from registration.solver import Problem, Render, Solution, Stage, solve
 
 # Levels are named by the longer edge of their picture. A patch has its own scale and offset, so it should be
 # small against scatter and beam hardening, and large enough to be unmistakable: a rib and a half.
-MEDIUM = Correlation(gradient=True, patch_px=32, floor=0.1)
 SHARP = Correlation(gradient=True, patch_px=16)
 
 
