@@ -207,6 +207,8 @@ def unfit(f: Fit) -> str:
                  and f.tight >= CLUTTERED_TIGHT)
     if plain or cluttered:
         return ""
+    if not np.isfinite(f.seen_mm):
+        return "no vessel seen lies near the tree; check patient, angles and contrast"
     return (f"the tree does not fit the vessels seen: {f.explained:.0%} of them explained, mean distance "
             f"{f.seen_mm:.2f} mm, {f.filled:.0%} of the tree filled; check patient, angles and contrast")
 

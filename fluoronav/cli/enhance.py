@@ -32,7 +32,7 @@ def enhance(
     """
     import statistics
 
-    from fluoronav.cli.output import print_json, progress, tell
+    from fluoronav.cli.output import print_json, progress, tell, tell_some
     from fluoronav.enhance.chain import Chain, ChainSettings
     from fluoronav.enhance.contrast import checked_strength
     from fluoronav.enhance.derive import enhance_path
@@ -45,15 +45,14 @@ def enhance(
         tell(f"warning: {warning}")
     for badge, count in done.badges.items():
         tell(f"{badge} ({count} of {done.frames} frames)")
-    for sentence in done.refused:
-        tell(f"fluoronav: {sentence}")
+    tell_some([f"fluoronav: {sentence}" for sentence in done.refused])
     median = statistics.median(done.ms) if done.ms else 0.0
     if json_:
         print_json({"output": done.output, "frames": done.frames, "ms_per_frame": median, "badges": done.badges,
                     "warnings": done.warnings, "refused": done.refused, "chain": done.chain,
                     "uncertainty": done.uncertainty, "uncertainty_unit": done.uncertainty_unit,
                     "shifts_px": done.shifts_px})
-    else:
+    elif done.frames:
         tell(f"{done.output}: {done.frames} frame(s), {median:.1f} ms each; {done.chain}")
         if done.uncertainty is not None:
             tell(f"{done.uncertainty}: {done.uncertainty_unit}")

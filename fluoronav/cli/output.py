@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,14 @@ def print_json(value: Any) -> None:
 def tell(line: str) -> None:
     """A line for the person, on stderr, so that stdout stays for data."""
     print(line, file=sys.stderr, flush=True)
+
+
+def tell_some(lines: Sequence[str], most: int = 5) -> None:
+    """The first of many lines and how many more there are; `--json` holds them all."""
+    for line in lines[:most]:
+        tell(line)
+    if len(lines) > most:
+        tell(f"and {len(lines) - most} more (--json names all)")
 
 
 @contextmanager

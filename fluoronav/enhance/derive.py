@@ -92,9 +92,10 @@ def _enhance_folder(files: list[Path], output: Path, chain: Chain, progress: Pro
                     uncertainty: Path | None) -> Derived:
     """Every DICOM file of a folder is a run of its own; those that cannot be used are named, the others written."""
     whole = Derived(str(output), 0)
-    output.mkdir(exist_ok=True)
+    made = [folder for folder in (output, uncertainty) if folder is not None and not folder.exists()]
+    for folder in made:
+        folder.mkdir()
     if uncertainty is not None:
-        uncertainty.mkdir(exist_ok=True)
         whole.uncertainty = str(uncertainty)
     for number, file in enumerate(files):
         try:
@@ -111,6 +112,9 @@ def _enhance_folder(files: list[Path], output: Path, chain: Chain, progress: Pro
             whole.badges[badge] = whole.badges.get(badge, 0) + count
         if progress is not None:
             progress((number + 1) / len(files), file.name)
+    for folder in made:
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return whole
 
 

@@ -18,6 +18,7 @@ from registration.errors import BadPixels
 from registration.geometry import Array
 
 SIDE_MAX = 8192
+COLOR_MOST = 8  # levels of 255 by which chroma, or one of R, G, B, may stray: lossy coding and rounding of grey
 LOSSLESS = {"ffv1", "rawvideo", "png", "huffyuv", "ffvhuff", "utvideo"}
 REMEDY = "convert it to a lossless grey video (ffv1 in mkv), or give the DICOM run"
 
@@ -105,10 +106,26 @@ class _Video:
             for frame in container.decode(stream):
                 if (frame.height, frame.width) != self.shape:
                     raise self._bad(f"a frame of {frame.height} x {frame.width}", f"{self.shape}")
+                if _colored(frame):
+                    raise self._bad("a color picture", "grey scale")
                 yield _grey(frame, wanted)
 
     def _bad(self, got: str, expected: str) -> BadPixels:
         return BadPixels(f"video {self.path.name}", got=got, expected=expected, remedy=REMEDY)
+
+
+def _colored(frame: Any) -> bool:
+    """Whether the picture holds colors, not only a format that could hold them (most grey video is YUV)."""
+    form = frame.format
+    if len(form.components) < 3:
+        return False
+    if form.name.startswith("yuv"):
+        chroma = frame if form.components[0].bits == 8 else frame.reformat(format="yuv444p")
+        planes = [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width]
+                  for p in chroma.planes[1:3]]
+        return any(np.abs(plane.astype(np.int16) - 128).max() > COLOR_MOST for plane in planes)
+    picture = frame.reformat(format="rgb24").to_ndarray().astype(np.int16)
+    return bool(np.ptp(picture, axis=2).max() > COLOR_MOST)
 
 
 def _grey(frame: Any, wanted: str) -> Array:

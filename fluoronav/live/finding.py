@@ -58,9 +58,10 @@ class Finder:
         if carm is not None and isinstance(self.model, VolumeModel):
             self.model.prepare(carm)
 
-    def step(self, state: PipelineState, frame: Frame, enhanced: Enhanced,
-             results: Sequence[dict[str, Any]]) -> tuple[PipelineState, Registration, View | None]:
-        """The registration of one frame. results: of jobs, to be applied now."""
+    def step(self, state: PipelineState, frame: Frame, enhanced: Enhanced, results: Sequence[dict[str, Any]], *,
+             held: bool = False) -> tuple[PipelineState, Registration, View | None]:
+        """The registration of one frame. results: of jobs, to be applied now; held: the frame was answered before
+        and no newer one has come."""
         if self.model is None:
             return state, Registration.lost("no case is open: pictures are enhanced, nothing is registered"), None
         if enhanced.carm is None:
@@ -68,6 +69,9 @@ class Finder:
         state = _with_gantry(state, Gantry.of(frame))
         view = self.view(frame, enhanced)
         state, candidate = self._results(state, results, Gantry.of(frame))
+        if held and any(r["frame"] != frame.index for r in results) and state.jobs.pending is None:
+            # the picture that stays has not been tried, and no frames come by which a wait would end
+            state = replace(state, jobs=replace(state.jobs, wait=0))
         tracker = Tracker(self.model, self.settings.with_tolerance(state.tolerance_mm).registration, wide=False)
         after, registration = self._tracked(tracker, state, view, candidate)
         seen = registration.outcome is Outcome.ACCEPTED

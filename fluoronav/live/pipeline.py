@@ -153,9 +153,10 @@ class Pipeline:
     def _found(self, state: PipelineState, frame: Frame, enhanced: Enhanced, decisions: tuple[Decision, ...],
                badges: list[str]) -> tuple[PipelineState, Registration, View | None]:
         results = [d.value["result"] for d in decisions if d.kind == "job"]
+        held = any(d.kind == "held" for d in decisions)
 
         def work() -> tuple[PipelineState, tuple[Registration, View | None]]:
-            after, registration, view = self.finder.step(state, frame, enhanced, results)
+            after, registration, view = self.finder.step(state, frame, enhanced, results, held=held)
             return after, (registration, view)
 
         after, found = _guarded(state, "registration", work, badges)

@@ -34,6 +34,9 @@ class McapFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise BadInput(f"session {path.name}", got="a folder", expected="a session file (.mcap)",
+                           remedy="name the file in it; to look at a run, use `fluoronav live`")
         try:
             self._fd = os.open(path, os.O_RDONLY)
         except OSError as error:

@@ -8,13 +8,13 @@ import pytest
 from trees import picture, tree
 from vessel_reference import field_of, robust_cost, tangents_of, vessel_mask
 
-from registration.curve_fit import Seen, _residuals
+from registration.curve_fit import Fit, Seen, _residuals
 from registration.geometry import CArm, Rigid, carm_from_patient_at
 from registration.model import Settings, Start, View
 from registration.result import Outcome
 from registration.shapes import Polylines
 from registration.vessel_detect import detect_vessels, thinned
-from registration.vessels import VesselModel
+from registration.vessels import VesselModel, unfit
 
 CARM = CArm.centered((384, 384), 0.5, 1000, 720)
 TRUTH = carm_from_patient_at(25, -10, (3, -5, 4))
@@ -207,3 +207,8 @@ def test_compiled_matching_is_what_all_pairs_say(scale: float) -> None:
         expected, squares = robust_cost(curves, seen, pose, scale)
         assert cost == pytest.approx(expected, rel=1e-9)
         assert float((weight * r * r).sum()) == pytest.approx(squares, rel=1e-9)
+
+
+def test_a_tree_far_from_all_vessels_is_refused_without_a_number_that_does_not_exist() -> None:
+    nowhere = Fit(np.eye(4), 5.0, np.inf, 0.0, 0.0, 0.0, 0.0, np.eye(9), 0.0, 0.0)
+    assert "no vessel seen lies near" in unfit(nowhere) and "inf" not in unfit(nowhere)

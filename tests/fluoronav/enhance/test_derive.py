@@ -97,6 +97,10 @@ def test_a_folder_of_dicom_runs_names_those_it_cannot_use(tmp_path: Path) -> Non
     report = enhance_path(folder, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.dcm", "b.dcm"] and report.frames == 8
     assert len(report.refused) == 1 and "c.dcm" in report.refused[0]
+    for name in ("a.dcm", "b.dcm"):
+        (folder / name).write_bytes(b"")
+    assert len(enhance_path(folder, tmp_path / "none").refused) == 3
+    assert not (tmp_path / "none").exists(), "nothing could be written, so no empty folder is left"
 
 
 def test_a_video_comes_back_as_a_lossless_one(tmp_path: Path) -> None:

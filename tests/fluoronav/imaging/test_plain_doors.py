@@ -156,6 +156,26 @@ def test_a_lossless_video_comes_back_bit_for_bit_in_any_order(tmp_path: Path, co
     assert run.frames[4].time_ns == pytest.approx(160_000_000, abs=2e6)  # Matroska counts milliseconds
 
 
+@pytest.mark.parametrize(("codec", "fmt", "suffix"), [("ffv1", "yuv420p", "mkv"), ("libx264", "yuv420p", "mp4"),
+                                                      ("png", "rgb24", "mov")])
+def test_a_color_video_is_refused_as_a_color_picture_is_and_grey_in_a_color_format_is_read(
+        tmp_path: Path, codec: str, fmt: str, suffix: str) -> None:
+    def video(name: str, red: int) -> Path:
+        path = tmp_path / f"{name}.{suffix}"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, fmt
+            picture = np.repeat(grey(48, 64, np.uint8, seed=1)[:, :, None] // 2, 3, axis=2)
+            picture[10:20, 10:30, 0] += np.uint8(red)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            out.mux(stream.encode())
+        return path
+
+    assert open_run(video("grey", 0)).frames[0].pixels.shape == (48, 64)
+    with pytest.raises(BadPixels, match="color"):
+        _ = open_run(video("color", 100)).frames[0].pixels
+
+
 def test_a_broken_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
     with pytest.raises(BadPixels):

@@ -125,6 +125,33 @@ def test_a_failed_job_says_why_and_is_tried_again_later(frames: list[Any]) -> No
     assert steps[-1].registration.outcome is Outcome.ACCEPTED
 
 
+def test_a_picture_that_stays_is_tried_itself_after_a_job_of_an_earlier_one_failed(frames: list[Any]) -> None:
+    pipeline = Pipeline(case(), SETTINGS)
+    pipeline.step(frame_of(0, empty=True))
+    first = pipeline.wanted_job()
+    assert first is not None
+    pipeline.step(frames[1])  # the last picture: the pedal is up, or the run has ended
+
+    def answered(job: Any) -> Step:
+        result = Decision("job", {"job": job.name, "result": pipeline.run_job(job)})
+        return pipeline.step(frames[1], (), (Decision("held", 1), result))
+
+    assert answered(first).registration.outcome is Outcome.LOST
+    second = pipeline.wanted_job()
+    assert second is not None and second.frame == 1, "no frame will come by which a wait could end"
+    assert answered(second).registration.outcome is Outcome.ACCEPTED
+
+
+def test_a_picture_that_stays_and_shows_nothing_is_tried_once() -> None:
+    pipeline = Pipeline(case(), SETTINGS)
+    blank = frame_of(0, empty=True)
+    pipeline.step(blank)
+    job = pipeline.wanted_job()
+    assert job is not None
+    pipeline.step(blank, (), (Decision("held", 0), Decision("job", {"job": job.name, "result": pipeline.run_job(job)})))
+    assert pipeline.wanted_job() is None
+
+
 def test_a_nudge_moves_the_tracked_pose_and_undo_returns(frames: list[Any]) -> None:
     pipeline = Pipeline(case(), SETTINGS)
     found = ran(pipeline, frames[:5])[-1].registration.carm_from_patient

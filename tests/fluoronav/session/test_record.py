@@ -166,6 +166,11 @@ def test_what_is_no_session_is_one_sentence(tmp_path: Path, content: bytes) -> N
         Session.open(tmp_path / "x.mcap")
 
 
+def test_a_folder_is_not_a_session(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a folder"):
+        Session.open(tmp_path)
+
+
 def test_a_foreign_mcap_file_is_refused(tmp_path: Path) -> None:
     from mcap.writer import Writer
 
