@@ -34,6 +34,11 @@ class Apart:
         moving = self.seen_mm is None or self.allowed_mm > NOTHING_MM
         return moving or agreement < self.agreement - _WORSE or self.frames >= _AT_LEAST
 
+    @classmethod
+    def followed(cls, off_mm: float, agreement: float) -> Apart:
+        """After a frame in which the parts were followed each by itself: as one body, a look would be due."""
+        return cls(off_mm, off_mm, agreement, _SOON)
+
     def unseen(self) -> Apart:
         """After a frame in which nobody looked."""
         return replace(self, frames=self.frames + 1)

@@ -20,6 +20,7 @@ from registration.apart import NOTHING_MM
 from registration.bodies import Spine, in_spine, spine_and_rest, spine_of
 from registration.confidence import error_at
 from registration.errors import BadInput
+from registration.following import Breath
 from registration.gate import Evidence, judge
 from registration.geometry import CArm, Float64, Rigid, Volume
 from registration.ladder import Ladder
@@ -151,12 +152,16 @@ def allowing(settings: Settings, off_mm: float) -> Settings:
     return replace(settings, tissue_mm=float(np.hypot(settings.tissue_mm, off_mm / _OFF_SHARE)))
 
 
-def off_at_target(model: VolumeModel, ladder: Ladder, pose: Float64) -> float:
-    """How far a pose of the whole takes the target from its place in the picture's plane, mm; 0: nothing parted."""
-    parts, apart = model.parts(), parting(model, ladder, pose)
+def look(model: VolumeModel, view: View, carm_from_patient: Float64) -> tuple[float, Float64, Breath | None]:
+    """How far a pose of the whole takes the target from its place in the picture's plane, mm, the target's own part's
+    pose, and how the other lies against it; 0, the pose and None: nothing has parted. Costs as much as several tracked
+    frames."""
+    parts, apart = model.parts(), parting(model, Ladder(view, (_GLANCE_PX, _FIT_PX)), carm_from_patient)
     if parts is None or apart is None:
-        return 0.0
-    return apart.off_mm(_at_target(parts, model.target_mm), pose, model.target_mm)
+        return 0.0, carm_from_patient, None
+    part = _at_target(parts, model.target_mm)
+    pose, other = apart.poses[part], next(p for name, p in apart.poses.items() if name != part)
+    return apart.off_mm(part, carm_from_patient, model.target_mm), pose, Breath(part, Rigid.inverse(pose) @ other)
 
 
 def _at_target(parts: Parts, target_mm: Float64) -> str:

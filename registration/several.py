@@ -18,7 +18,7 @@ from registration.confidence import IntrinsicPrior, by_intrinsics, length_bound,
 from registration.geometry import Array, CArm, Float64, Rigid
 from registration.result import ErrorEstimate
 from registration.similarity import Similarity
-from registration.solver import adjoint
+from registration.solver import adjoint, bounded
 
 # As in confidence.py, but in the room: what is depth for one view is seen by the other. 0.01 deg, 0.05 mm. Of a C-arm,
 # what the removal of scatter leaves and beam hardening adds shifts edges alike in all views: SDD 0.05 %, principal
@@ -99,14 +99,14 @@ def stated(normal: Normal, prior: IntrinsicPrior, agreement: float) -> Doubt:
     """Doubt where the C-arms are taken as stated: the poses' scatter, and how they follow what the prior allows."""
     k = 6 * normal.bodies
     inverse = _inverse(normal.hessian[:k, :k], np.tile(_UNIT_BODY, normal.bodies))
-    allowed = np.diag(np.tile(_variances(prior), normal.carms))
-    slip = inverse @ normal.hessian[:k, k:]
-    out = np.zeros_like(normal.hessian)
-    out[:k, :k] = (inverse @ normal.scatter[:k, :k] @ inverse * misfit(agreement) ** 2 + slip @ allowed @ slip.T
-                   + np.diag(np.tile(_FLOOR_BODY, normal.bodies)))
-    out[:k, k:] = -slip @ allowed
-    out[k:, :k], out[k:, k:] = out[:k, k:].T, allowed
-    return Doubt(out, normal.bodies, normal.carms)
+    return _carried(_seen(normal, inverse, agreement), inverse @ normal.hessian[:k, k:], normal, prior)
+
+
+def _seen(normal: Normal, inverse: Float64, agreement: float) -> Float64:
+    """The bodies' scatter (k, k) as their pictures leave it."""
+    k = len(inverse)
+    return np.asarray(inverse @ normal.scatter[:k, :k] @ inverse * misfit(agreement) ** 2
+                      + np.diag(np.tile(_FLOOR_BODY, normal.bodies)))
 
 
 def estimated(normal: Normal, prior: IntrinsicPrior, agreement: float, moved: Float64) -> tuple[Float64, Doubt]:
@@ -125,6 +125,43 @@ def estimated(normal: Normal, prior: IntrinsicPrior, agreement: float, moved: Fl
     best = -inverse @ normal.gradient
     pull = information @ best - held * np.concatenate([np.zeros(6 * normal.bodies), moved])
     return covariance @ pull, Doubt(covariance, normal.bodies, normal.carms)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What is known of how bodies lie against each other, n numbers of mean zero: their derivatives (n, 6 * bodies) by
+    the motions of the bodies, what they are now, and their standard deviations."""
+
+    by: Float64
+    now: Float64
+    sd: Float64
+
+
+def linked(normal: Normal, link: Link, prior: IntrinsicPrior, agreement: float) -> tuple[Float64, Doubt]:
+    """The step (6 * bodies,) to where pictures and link agree best, and the doubt there, the C-arms taken as stated.
+
+    As `estimated`: the pictures' optimum with its sandwich is one Gaussian, the link another.
+    """
+    k, unit = 6 * normal.bodies, np.tile(_UNIT_BODY, normal.bodies)
+    inverse = _inverse(normal.hessian[:k, :k], unit)
+    seen = _seen(normal, inverse, agreement)
+    information = np.linalg.inv(seen / np.outer(unit, unit)) / np.outer(unit, unit)
+    known = link.by.T / link.sd**2
+    covariance = _inverse(information + known @ link.by, unit)
+    step = covariance @ (-information @ (inverse @ normal.gradient[:k]) - known @ link.now)
+    slip = covariance @ information @ inverse @ normal.hessian[:k, k:]
+    return bounded(step), _carried(covariance, slip, normal, prior)
+
+
+def _carried(poses: Float64, slip: Float64, normal: Normal, prior: IntrinsicPrior) -> Doubt:
+    """The doubt of poses (k, k) that follow by `slip` (k, m) what the prior allows the C-arms."""
+    k = len(poses)
+    allowed = np.diag(np.tile(_variances(prior), normal.carms))
+    out = np.zeros_like(normal.hessian)
+    out[:k, :k] = poses + slip @ allowed @ slip.T
+    out[:k, k:] = -slip @ allowed
+    out[k:, :k], out[k:, k:] = out[:k, k:].T, allowed
+    return Doubt(out, normal.bodies, normal.carms)
 
 
 def changed(carm: CArm, by: Float64) -> CArm:

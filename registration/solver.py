@@ -202,7 +202,7 @@ def next_step(normal: NormalEquations, damping: float, free: tuple[bool, ...] | 
     out = np.zeros(n)
     # the second term keeps directions finite that the pictures do not see at all
     out[use] = -np.linalg.solve(h + np.diag(damping * scale) + 1e-9 * scale.max() * np.eye(len(g)) * _UNITS[:len(g)], g)
-    return _bounded(out)
+    return bounded(out)
 
 
 _HERE = np.eye(4)
@@ -212,7 +212,8 @@ _UNITS = np.tile([1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4], 64)  # 1 rad moves things by
 _BOUND = np.array([0.2, 0.2, 0.2, 30.0, 30.0, 80.0])
 
 
-def _bounded(step: Float64) -> Float64:
+def bounded(step: Float64) -> Float64:
+    """A step (6 * bodies,) no longer than the linear model holds."""
     excess = float(np.max(np.abs(step) / np.tile(_BOUND, len(step) // 6)))
     return step / max(1.0, excess)
 

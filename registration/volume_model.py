@@ -20,7 +20,7 @@ from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
 from registration.ladder import Ladder, binned
 from registration.model import Settings, Start, View
-from registration.parting import Parts, off_at_target, parts_of, unless_parted
+from registration.parting import Parts, parts_of, unless_parted
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
@@ -146,11 +146,6 @@ class VolumeModel:
                 return partly.registration
         answer = self._past_contrast(view, answer, solution, TRACK, settings)
         return replace(answer.registration, lean=solution.lean, scatter=answer.spread.pose)
-
-    def off_mm(self, view: View, carm_from_patient: Float64) -> float:
-        """How far the target is off a pose as its part of the patient has moved against the others: mm in the
-        picture's plane, 0 where nothing has parted. Costs as much as several tracked frames."""
-        return off_at_target(self, Ladder(view, [p.edge_px for p in TRACK]), carm_from_patient)
 
     def search(self, view: View, hint: Float64 | None, settings: Settings) -> Sequence[Start]:
         """Starts where nothing is known: all rotations are tried, the best refined; a hint and `proposers` lead."""

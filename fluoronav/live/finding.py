@@ -197,8 +197,8 @@ def _with_gantry(state: PipelineState, now: Gantry) -> PipelineState:
         return state
     tracker = state.tracker
     if tracker is not None:
-        tracker = TrackerState(_rigid(motion @ tracker.carm_from_patient), np.zeros(6), tracker.missed, tracker.streak,
-                               apart=tracker.apart)
+        tracker = replace(tracker, carm_from_patient=_rigid(motion @ tracker.carm_from_patient), motion=np.zeros(6),
+                          lean=np.zeros(6), depth=None)
     doubt = state.doubt
     if doubt is not None:
         doubt = Doubt(doubt.why, _rigid(motion @ doubt.carm_from_patient),

@@ -26,6 +26,7 @@ from fluoronav.live.gantry import Gantry
 from registration.apart import Apart
 from registration.depth import Depth
 from registration.errors import BadInput
+from registration.following import Breath
 from registration.geometry import Array, CArm, Float64, read_only
 from registration.tracker import TrackerState
 
@@ -90,8 +91,8 @@ class PipelineState:
 
 
 _KNOWN: dict[str, type] = {c.__name__: c for c in (
-    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, Apart, CArm, ChainState, NoiseState, NoiseLaw,
-    MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState,
+    PipelineState, JobsState, Doubt, Drawn, Gantry, TrackerState, Depth, Apart, Breath, CArm, ChainState, NoiseState,
+    NoiseLaw, MotionState, DenoiseState, Calibration, Heads, ContrastState, DisplayState, SuperresState, StabiliseState,
     StatedState)}
 
 
