@@ -41,8 +41,7 @@ class Ladder:
         k = self.binning(edge_px)
         if k not in self._sights:
             view = self.view
-            fixed, weight = (view.line_integrals, view.weight) if k == 1 else _similarity.block_means(
-                *self._described(k))
+            fixed, weight = (_of_seen(view), view.weight) if k == 1 else _similarity.block_means(*self._described(k))
             self._sights[k] = Sight(fixed, weight, _binned(view.carm, k))
         return self._sights[k]
 
@@ -96,6 +95,15 @@ class Ladder:
                 self._sums[k] = _similarity.block_sums(self.view.line_integrals, self.view.weight, k,
                                                        not self.view.relative)
         return self._sums[k]
+
+
+def _of_seen(view: View) -> Array:
+    """The picture (rows, columns), each pixel without weight with the smallest value that is seen: what it holds may be
+    anything, and must not even round a sum another way."""
+    unseen = view.weight <= 0
+    if not unseen.any():
+        return view.line_integrals
+    return np.where(unseen, np.min(view.line_integrals, initial=np.inf, where=~unseen), view.line_integrals)
 
 
 def measured(values: Array, valid: Array, k: int, *, dark: float = 0.0, floor: float = -np.inf,

@@ -37,8 +37,9 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step from coarse to fine. robust: lower the weight of what only the frame has, once, at the
-    pose where the stage begins. tolerance_px: a step that moves the picture by less is the last."""
+    """One step from coarse to fine. robust: lower the weight of what only the frame has, once, after a first step
+    without: where a pose is off, edges that both have look foreign, and weights would hold it there.
+    tolerance_px: a step that moves the picture by less is the last."""
 
     sights: tuple[Sight, ...]
     renders: tuple[Render, ...]
@@ -99,17 +100,21 @@ def _descend(stage: Stage, poses: tuple[Float64, ...], free: tuple[bool, ...] | 
     part from where it was taken; the last step, too short to matter, is taken without another look."""
     weights = tuple(s.weight for s in stage.sights)
     pictures = _pictures(stage, poses)
-    if stage.robust:
-        weights = tuple(stage.similarity.robust_weight(p, s.fixed, w)
-                        for p, s, w in zip(pictures.moving, stage.sights, weights, strict=True))
     state = _look(stage, pictures, weights)
     used, damping, strayed = 1, 1e-3, 0.0
+    first = state.likeness.normal
+    if stage.robust and stage.iterations and first is not None and np.isfinite(first.hessian).all():
+        poses = _moved(next_step(first, damping, free), poses)
+        pictures = _pictures(stage, poses)
+        weights = tuple(stage.similarity.robust_weight(p, s.fixed, w)
+                        for p, s, w in zip(pictures.moving, stage.sights, weights, strict=True))
+        state, used = _look(stage, pictures, weights), 2
     for _ in range(stage.iterations):
         normal = state.likeness.normal
         if normal is None or not np.isfinite(normal.hessian).all():
             break
         step = next_step(normal, damping, free)
-        trial = tuple(Rigid.exp(step[6 * b:6 * b + 6]) @ p for b, p in enumerate(poses))
+        trial = _moved(step, poses)
         moved = _movement_px(step, stage)
         if moved < stage.tolerance_px:
             poses, state = trial, _foreseen(state, step, stage.sights)
@@ -126,6 +131,10 @@ def _descend(stage: Stage, poses: tuple[Float64, ...], free: tuple[bool, ...] | 
             if damping > 1e3:
                 break
     return poses, state, used
+
+
+def _moved(step: Float64, poses: tuple[Float64, ...]) -> tuple[Float64, ...]:
+    return tuple(Rigid.exp(step[6 * b:6 * b + 6]) @ p for b, p in enumerate(poses))
 
 
 def _foreseen(state: _State, step: Float64, sights: tuple[Sight, ...]) -> _State:

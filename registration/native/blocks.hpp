@@ -58,10 +58,12 @@ inline float log_of(float x) {
     return (m + (y * m * z - 0.5f * z + e * -2.12194440e-4f)) + e * 0.693359375f;
 }
 
-FLUORONAV_CLONES inline float smallest(const float* picture, std::size_t n) {
-    float least = picture[0];
-    for (std::size_t i = 0; i < n; ++i) least = smaller(least, picture[i]);
-    return least;
+// Of the pixels with weight; 0 where there are none.
+FLUORONAV_CLONES inline float smallest(const float* picture, const float* weight, std::size_t n) {
+    constexpr float none = 3e38f;
+    float least = none;
+    for (std::size_t i = 0; i < n; ++i) least = smaller(least, weight[i] > 0 ? picture[i] : none);
+    return least < none ? least : 0.0f;
 }
 
 // Neighbors added up, in place.
@@ -90,7 +92,8 @@ FLUORONAV_CLONES inline void crossed(float* a, float* b, int n) {
 }
 
 // Sums of one row of blocks: `sums` holds four planes of rows x cols, `apart` floats from one to the next, which are
-// weight times signal and weight of the even fields, and both of the odd ones. row: the first row of pixels.
+// weight times signal and weight of the even fields, and both of the odd ones. row: the first row of pixels. Pixels
+// without weight may hold anything.
 FLUORONAV_CLONES inline void add_row(const float* picture, const float* weight, int w, int row, int k, int cols,
                                      bool counts, float least, float* scratch, float* sums, std::ptrdiff_t apart) {
     const int used = cols * k;
@@ -102,10 +105,10 @@ FLUORONAV_CLONES inline void add_row(const float* picture, const float* weight, 
         float *signal = y % 2 ? odd_signal : even_signal, *mass = y % 2 ? odd_mass : even_mass;
         if (counts) {
 #pragma GCC ivdep
-            for (int x = 0; x < used; ++x) signal[x] += q[x] * exp_of(least - p[x]), mass[x] += q[x];
+            for (int x = 0; x < used; ++x) signal[x] += q[x] * exp_of(least - (q[x] > 0 ? p[x] : least)), mass[x] += q[x];
         } else {
 #pragma GCC ivdep
-            for (int x = 0; x < used; ++x) signal[x] += q[x] * p[x], mass[x] += q[x];
+            for (int x = 0; x < used; ++x) signal[x] += q[x] * (q[x] > 0 ? p[x] : 0.0f), mass[x] += q[x];
         }
     }
     if (k % 2) {
@@ -153,13 +156,14 @@ FLUORONAV_CLONES inline void turned_back(float* values, int n, float least) {
     for (int i = 0; i < n; ++i) values[i] = least - log_of(larger(values[i], 1e-30f));
 }
 
-// Mean and mean weight (n values each) of sums over k x k pixels; a block without weight has a value without meaning.
+// Mean and mean weight (n values each) of sums over k x k pixels; a block without weight has the smallest value, or 0 unless counts.
 FLUORONAV_CLONES inline void means(const float* sums, int n, int k, bool counts, float least, float* out, float* out_weight) {
     const float *s0 = sums, *m0 = sums + n, *s1 = m0 + n, *m1 = s1 + n, over = 1.0f / static_cast<float>(k * k);
+    const float nothing = counts ? 1.0f : 0.0f;
 #pragma GCC ivdep
     for (int i = 0; i < n; ++i) {
         const float mass = m0[i] + m1[i];
-        out[i] = (s0[i] + s1[i]) / larger(mass, 1e-30f);
+        out[i] = (mass > 0 ? s0[i] + s1[i] : nothing) / (mass > 0 ? mass : 1.0f);
         out_weight[i] = mass * over;
     }
     if (counts) turned_back(out, n, least);

@@ -185,8 +185,9 @@ private:
         double a = 0, b = 0;
         int count = 0;
         const int n = pictures_.h * pictures_.w;
-        for (int i = 0; i < n; i += 61, ++count) a += pictures_.moving[i], b += pictures_.fixed[i];
-        pictures_.pivot_moving = static_cast<float>(a / count), pictures_.pivot_fixed = static_cast<float>(b / count);
+        for (int i = 0; i < n; i += 61)
+            if (pictures_.weight[i] > 0) a += pictures_.moving[i], b += pictures_.fixed[i], ++count;
+        if (count) pictures_.pivot_moving = static_cast<float>(a / count), pictures_.pivot_fixed = static_cast<float>(b / count);
     }
 
     void gather() {

@@ -55,8 +55,13 @@ public:
 
     // From a pose to where it comes to rest.
     void run(projector::Pose& pose) {
-        look(pose);
         double damping = 1e-3, strayed = 0, step[6];
+        look(pose);
+        if (level_.robust && level_.iterations > 0) {  // see solver.py: weights are those of where a step without them leads
+            if (!projector::step_of(equations(), damping, step)) return;
+            pose = projector::moved(pose, step);
+            weigh(pose);
+        }
         for (int i = 0; i < level_.iterations; ++i) {
             if (!projector::step_of(equations(), damping, step)) return;
             const double moved = projector::movement_px(step, level_.arm);
@@ -105,19 +110,33 @@ private:
 
     // Picture and Jacobian of a pose, and all sums of them.
     void look(const projector::Pose& pose) {
+        draw(pose);
+        sum();
+    }
+
+    // The same, with lower weights for what the pose's picture does not have.
+    void weigh(const projector::Pose& pose) {
+        draw(pose);
+        correlation::Settings patches = level_.measure;
+        patches.patch = patches.patch ? patches.patch : 64;
+        weight_.assign(level_.weight, level_.weight + level_.pixels());
+        correlation::Correlation(pictures(level_.weight), patches, threads_).robust(weight_.data());
+        sum();
+    }
+
+    void draw(const projector::Pose& pose) {
         slopes_ = std::make_shared<projector::Buffer>(level_.columns() * level_.pixels());
         render(pose, slopes_->p);
-        correlation::Pictures pictures{moving_->p, level_.fixed, level_.weight, nullptr, level_.h(), level_.w(), 0,
-                                       level_.measure.gradient, 0.0f, 0.0f};
-        if (level_.robust && weight_.empty()) {
-            weight_.assign(level_.weight, level_.weight + level_.pixels());
-            correlation::Settings patches = level_.measure;
-            patches.patch = patches.patch ? patches.patch : 64;
-            correlation::Correlation(pictures, patches, threads_).robust(weight_.data());
-        }
-        if (level_.robust) pictures.weight = weight_.data();
-        pictures.jacobian = slopes_->p, pictures.n = level_.columns();
-        likeness.emplace(pictures, level_.measure, threads_);
+    }
+
+    correlation::Pictures pictures(const float* weight) const {
+        return {moving_->p, level_.fixed, weight, nullptr, level_.h(), level_.w(), 0, level_.measure.gradient, 0.0f, 0.0f};
+    }
+
+    void sum() {
+        correlation::Pictures all = pictures(weight_.empty() ? level_.weight : weight_.data());
+        all.jacobian = slopes_->p, all.n = level_.columns();
+        likeness.emplace(all, level_.measure, threads_);
     }
 
     // The picture of a pose; the Jacobian stays.

@@ -110,7 +110,7 @@ static nb::object with_intrinsics(Stack jacobian, float sod, float step_u, float
     return array(std::move(out), {9, h, w});
 }
 
-// What blocks.hpp sums over k x k blocks, (4, rows, columns), and the smallest line integral (0 unless counts).
+// What blocks.hpp sums over k x k blocks, (4, rows, columns), and the smallest line integral that has weight (0 unless counts).
 static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts) {
     same(picture, weight);
     if (k < 1 || picture.shape(0) < static_cast<std::size_t>(k) || picture.shape(1) < static_cast<std::size_t>(k))
@@ -120,7 +120,7 @@ static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts)
     float least = 0;
     {
         nb::gil_scoped_release release;
-        if (counts) least = blocks::smallest(picture.data(), picture.size());
+        if (counts) least = blocks::smallest(picture.data(), weight.data(), picture.size());
         blocks::sum(picture.data(), weight.data(), static_cast<int>(picture.shape(1)), k, static_cast<int>(rows),
                     static_cast<int>(cols), counts, least, sums.data());
     }

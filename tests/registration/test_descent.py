@@ -41,10 +41,11 @@ def test_it_ends_where_the_solver_ends(scene, plans):
     rungs = rungs_of(model, ladder, plans)
     rest, solved = descend(rungs, start), solve(model.problem(ladder, plans), [start])
     assert rest is not None
-    # the same steps; float32 sums are added in another order
-    assert np.abs(Rigid.log(rest.room_from_body[0] @ Rigid.inverse(solved.room_from_body[0]))).max() < 1e-4
+    # the same steps; float32 sums are added in another order, and robust weights follow from their residuals
+    bound = 3e-4 if any(p.robust for p in plans) else 1e-4
+    assert np.abs(Rigid.log(rest.room_from_body[0] @ Rigid.inverse(solved.room_from_body[0]))).max() < bound
     assert rest.renders == solved.renders
-    assert np.abs(rest.moving - solved.moving[0]).max() < 1e-4 * solved.moving[0].max()
+    assert np.abs(rest.moving - solved.moving[0]).max() < bound * solved.moving[0].max()
     sight = ladder.sight(plans[-1].edge_px)
     normal = plans[-1].similarity.evaluate(solved.moving[0], sight.fixed, solved.weights[0],
                                            with_intrinsics(solved.jacobians[0], sight.carm)).normal
