@@ -97,10 +97,11 @@ class Tracker:
             return state, result
         if result.outcome is Outcome.ACCEPTED:
             state = replace(state, breath=None)
-        if not state.apart.due(agreement):
+        x, y, _ = Rigid.apply(pose, self.model.target_mm).tolist()
+        if not state.apart.due(agreement, (x, y)):
             return replace(state, apart=state.apart.unseen()), result
         off, own_pose, breath = look(self.model, view, pose)
-        after = replace(state, apart=state.apart.seen(off, agreement))
+        after = replace(state, apart=state.apart.seen(off, agreement, (x, y)))
         if after.apart.allowed_mm > state.apart.allowed_mm:
             result = self._followed(after, view, pose)
         if breath is not None and off > NOTHING_MM and self.settings.bodies == "auto":

@@ -19,22 +19,41 @@ from registration.tracker import Tracker
 from registration.volume_model import VolumeModel
 
 
+HERE = (0.0, 0.0)
+
+
 def test_a_look_comes_soon_where_something_moves_and_else_seldom():
     still = Apart(seen_mm=0.0, agreement=0.95, frames=4)
-    assert not still.due(0.95)
-    assert still.due(0.92)  # explained less well: somebody may breathe
-    assert Apart(seen_mm=0.0, agreement=0.95, frames=24).due(0.95)
-    assert Apart(allowed_mm=3.0, seen_mm=0.0, agreement=0.95, frames=4).due(0.95)
-    assert not Apart(allowed_mm=3.0, seen_mm=3.0, agreement=0.95, frames=1).due(0.5)
+    assert not still.due(0.95, HERE)
+    assert still.due(0.92, HERE)  # explained less well: somebody may breathe
+    assert still.due(0.95, (0.9, 0.9))  # moved by more than a millimeter
+    assert Apart(seen_mm=0.0, agreement=0.95, frames=24).due(0.95, HERE)
+    assert Apart(allowed_mm=3.0, seen_mm=0.0, agreement=0.95, frames=4).due(0.95, HERE)
+    assert not Apart(allowed_mm=3.0, seen_mm=3.0, agreement=0.95, frames=1).due(0.5, HERE)
+    assert Apart.followed(4.0, 0.9).due(0.9, HERE)
+
+
+def test_who_moves_as_one_body_is_looked_at_ever_less_often():
+    looks, apart = [], Apart()
+    for n in range(240):  # 10 mm to and fro in 60 frames, as fast as 1 mm a frame
+        at = (0.0, 10 * np.sin(2 * np.pi * n / 60))
+        if apart.due(0.95, at):
+            looks.append(n)
+            apart = apart.seen(0.0, 0.95, at)
+        else:
+            apart = apart.unseen()
+    assert looks[3] < 30  # at first every 5 frames
+    assert sum(n >= 120 for n in looks) <= 120 / 10
+    assert apart.seen(4.0, 0.95, (30.0, 0.0)).idle == 0  # and as often again once something has parted
 
 
 def test_what_grows_is_allowed_for_ahead_and_forgotten_slowly():
-    grown = Apart(2.0, 2.0, 0.9, 4).seen(5.0, 0.9)
+    grown = Apart(2.0, 2.0, 0.9, 4).seen(5.0, 0.9, HERE)
     assert grown.allowed_mm == pytest.approx(8.0)  # 5 mm, and the 3 mm that it grew by
-    back = grown.seen(0.0, 0.95)
+    back = grown.seen(0.0, 0.95, HERE)
     assert 2.0 < back.allowed_mm < 8.0
     for _ in range(20):
-        back = back.seen(0.0, 0.95)
+        back = back.seen(0.0, 0.95, HERE)
     assert back.allowed_mm == 0.0
 
 
