@@ -18,7 +18,6 @@ from registration.result import Outcome
 from registration.tracker import Tracker
 from registration.volume_model import VolumeModel
 
-
 HERE = (0.0, 0.0)
 
 
