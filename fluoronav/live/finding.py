@@ -12,9 +12,9 @@ import numpy as np
 from fluoronav.enhance.enhanced import Enhanced
 from fluoronav.imaging.frame import Frame
 from fluoronav.live.gantry import Gantry
-from fluoronav.live.jobs import MISSED, Job, after_failure, next_how, run_job
+from fluoronav.live.jobs import MISSED, Job, afresh, after_failure, next_how, run_job
 from fluoronav.live.settings import PipelineSettings
-from fluoronav.live.state import Doubt, JobsState, PipelineState
+from fluoronav.live.state import Doubt, PipelineState
 from fluoronav.locate.models import center_of, model_for_case
 from fluoronav.locate.pictures import Picture, view_of
 from registration.apart import Apart
@@ -79,6 +79,8 @@ class Finder:
         jobs = replace(state.jobs, wait=max(0, state.jobs.wait - 1))
         if seen:
             jobs = replace(jobs, failed=0, wait=0, why="")
+        elif candidate is not None:
+            jobs = after_failure(jobs, registration.why, doubt=registration.outcome is Outcome.AMBIGUOUS)
         doubt = None if seen else state.doubt
         return replace(state, tracker=after, gantry=gantry, jobs=jobs, doubt=doubt), registration, view
 
@@ -144,11 +146,11 @@ class Finder:
             move = np.eye(4) if motion is None else motion
             pose = move @ np.asarray(result["carm_from_patient"], np.float64)
             if result["outcome"] == Outcome.ACCEPTED.value:
-                jobs = JobsState(None, state.jobs.asked, state.jobs.made, 0, 0, "")
-                state, candidate = replace(state, jobs=jobs, doubt=None), _Candidate(pose, asked)
+                state, candidate = replace(state, jobs=replace(state.jobs, pending=None), doubt=None), _Candidate(
+                    pose, asked)
             else:
                 rivals = tuple(move @ np.asarray(a, np.float64) for a in result["alternatives"])
-                state = replace(state, jobs=after_failure(state.jobs, why), doubt=Doubt(why, pose, rivals))
+                state = replace(state, jobs=after_failure(state.jobs, why, doubt=True), doubt=Doubt(why, pose, rivals))
         return state, candidate
 
     # ---- tracking
@@ -204,7 +206,7 @@ def _with_gantry(state: PipelineState, now: Gantry) -> PipelineState:
         doubt = Doubt(doubt.why, _rigid(motion @ doubt.carm_from_patient),
                       tuple(_rigid(motion @ a) for a in doubt.alternatives))
     undo = tuple(_rigid(motion @ pose) for pose in state.undo)
-    return replace(state, tracker=tracker, doubt=doubt, undo=undo, gantry=now)
+    return replace(state, tracker=tracker, doubt=doubt, undo=undo, gantry=now, jobs=afresh(state.jobs))
 
 
 def _rigid(pose: Float64) -> Float64:

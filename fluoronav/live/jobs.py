@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fluoronav.live.gantry import Gantry
@@ -13,7 +13,10 @@ from registration.geometry import Float64
 from registration.model import Model, Settings, Start, View
 
 MISSED = 3  # frames lost before registration begins again: a blink is not worth it
-LONGEST_WAIT = 32  # frames between attempts that find nothing
+LONGEST_WAIT = 32  # frames between attempts that find nothing: the patient may come back
+# The same while the picture is recognized and says too little: registering again tells what is known already, and the
+# tracker itself accepts the frame that says more. Doubled up to 17 s.
+LONGEST_DOUBT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,13 @@ def next_how(state: JobsState, init: str, *, has_pose: bool) -> str:
     return "last"
 
 
-def after_failure(state: JobsState, why: str) -> JobsState:
-    """The state after a result that was no pose: each wait twice as long as the one before, up to a limit."""
-    return JobsState(None, state.asked, state.made, state.failed + 1, min(2 ** (state.failed + 1), LONGEST_WAIT), why)
+def after_failure(state: JobsState, why: str, *, doubt: bool = False) -> JobsState:
+    """The state after a result that was no pose, or one (doubt) that is not sure enough or that no picture confirmed:
+    each wait twice as long as the one before, up to a limit."""
+    longest = LONGEST_DOUBT if doubt else LONGEST_WAIT
+    return JobsState(None, state.asked, state.made, state.failed + 1, min(2 ** min(state.failed + 1, 16), longest), why)
+
+
+def afresh(state: JobsState) -> JobsState:
+    """The state once something is new, another place of the C-arm: soon again, but not at every angle of a turn."""
+    return replace(state, failed=min(state.failed, 1), wait=min(state.wait, 4))

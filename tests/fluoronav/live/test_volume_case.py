@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ from live_scenes import ListSource
 from test_pipeline import ran, same
 
 from fluoronav.imaging.frame import Angles, Exposure, Frame, Intensity
+from fluoronav.live.jobs import afresh, after_failure
 from fluoronav.live.pipeline import Pipeline
 from fluoronav.live.run import LiveRun
 from fluoronav.live.settings import PipelineSettings
+from fluoronav.live.state import JobsState
 from fluoronav.live.step import Decision
 from registration.geometry import CArm, Rigid, Volume, carm_from_patient_at, water_attenuation_per_mm
 from registration.result import Outcome
@@ -105,6 +108,40 @@ def test_a_job_is_moved_along_with_the_c_arm_that_turned_meanwhile(opened: Any) 
     step = pipeline.step(frame_of(1, angles=angles), (), (decision,))
     assert step.registration.outcome is Outcome.ACCEPTED, step.registration.why
     assert off_mm(step, 1, angles) < 0.6
+
+
+@pytest.mark.parametrize("what", ["not sure enough", "not confirmed"])
+def test_a_registration_that_settles_nothing_is_not_begun_over_and_over(opened: Any, what: str) -> None:
+    """32 frames of one picture: every answer of a job is a pose, and none of them is accepted."""
+    pipeline, frame = Pipeline(opened, PipelineSettings(overlay="none", tolerance_mm=0.3)), frame_of(0)
+    jobs: list[int] = []
+    decisions: tuple[Decision, ...] = ()
+    pose = pose_at(0) if what == "not sure enough" else Rigid.translation(60, 0, 0) @ pose_at(0)
+    outcome = Outcome.AMBIGUOUS if what == "not sure enough" else Outcome.ACCEPTED
+    for k in range(32):
+        step = pipeline.step(replace(frame, index=k, time_ns=round(k / 15 * 1e9)), (), decisions)
+        assert step.registration.outcome is not Outcome.ACCEPTED
+        job, decisions = pipeline.wanted_job(), ()
+        if job is not None:
+            jobs.append(k)
+            result = {"name": job.name, "how": job.how, "frame": k, "outcome": outcome.value, "why": "as told",
+                      "carm_from_patient": pose.tolist(), "alternatives": [], "gantry": job.gantry.to_json(),
+                      "projected_error_mm": 6.0}
+            decisions = (Decision("job", {"job": job.name, "result": result}),)
+    assert jobs[0] == 0
+    assert len(jobs) <= 5  # after 2, 4, 8 and 16 frames
+    gaps = np.diff(jobs)
+    assert (np.diff(gaps) > 0).all()
+
+
+def test_waiting_ends_where_the_c_arm_moves_and_grows_longer_in_doubt_than_when_lost() -> None:
+    lost = doubt = JobsState()
+    for _ in range(12):
+        lost, doubt = after_failure(lost, "nothing there"), after_failure(doubt, "not sure", doubt=True)
+    assert lost.wait == 32  # he may come back
+    assert doubt.wait == 256  # he is there, and the tracker sees him
+    assert afresh(doubt).wait == 4
+    assert after_failure(afresh(doubt), "not sure", doubt=True).wait == 4
 
 
 def test_blend_shows_what_the_picture_shows(opened: Any) -> None:
