@@ -3,16 +3,17 @@
 
 IDs without a suffix are of the chain as it ships; `_classical`, `_learned` (the mixing denoiser), `_recurrent` of
 its denoisers, `_raw`, `_recursive`, `_bm3d`, `_bm4d` and `_nlm_multi` of what they stand beside, on the same frames.
+Tasks in which peers take part are `enhance.beside_*` (128 x 128, all methods there); one table shows all of them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fluoronav.bench import enhance_heads, enhance_speed
+from fluoronav.bench import enhance_heads, enhance_peers, enhance_speed
 from fluoronav.bench.enhance_methods import RECURSIVE, Method, chain_filter, filter_of, methods, recursive_filter
 from fluoronav.bench.enhance_scenes import Bench
-from fluoronav.bench.enhance_tasks import Tasks, peer_figures
+from fluoronav.bench.enhance_tasks import Tasks
 from fluoronav.bench.figure import Figure, Progress, shared_data
 from fluoronav.bench.wire import Filter, WireFigures, measure
 from fluoronav.imaging import open_run
@@ -28,14 +29,14 @@ SEEDS = 5
 def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
     """Speed, simulated scenes with their truth, and where the real images are at hand the vessel phantom.
 
-    full: slow peers (NLM, BM4D) on all pictures, and all peers on wires, noise and an edge: half an hour more.
+    full: BM4D on all pictures and tasks, and BM3D at 1024 x 1024: half an hour more.
     """
     found = enhance_heads.figures(progress)
     ours = [m for m in methods() if m.why is None]
     found |= {f"enhance.psnr_over_raw_25{m.suffix}": Figure(None, "dB", 0, str(m.why)) for m in methods() if m.why}
     for method in ours:
         found |= enhance_speed.figures_of(method, progress)
-    found |= enhance_speed.engine_figures(progress)
+    found |= enhance_speed.engine_figures(progress) | enhance_speed.peer_figures(full, progress)
     for dose in (0.1, 0.25):
         bench = Bench(dose, full, progress)
         found |= bench.figures()
@@ -45,8 +46,13 @@ def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
     tasks = Tasks(progress)
     for method in ours:
         found |= tasks.figures_of(method, progress)
-    found |= tasks.beside(progress) | (peer_figures(progress) if full else {})
+    found |= tasks.beside(progress) | enhance_peers.figures(methods(), full, progress)
     return found | phantom(ours, progress)
+
+
+def table(found: dict[str, Figure]) -> list[list[str]]:
+    """All methods beside each other."""
+    return enhance_peers.table(found)
 
 
 def phantom(ours: list[Method], progress: Progress) -> dict[str, Figure]:

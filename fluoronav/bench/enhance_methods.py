@@ -80,7 +80,8 @@ def recursive_filter(weight: float) -> Filter:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """last(stack): the last of a few frames (n, rows, columns) of unit noise, cleaned. why: it is not installed."""
+    """last(stack): the last of a few frames (n, rows, columns) of unit noise, cleaned. why: it is not installed. slow:
+    seconds for a small picture."""
 
     name: str
     last: Callable[[Array], Array]
@@ -90,18 +91,22 @@ class Peer:
 
 def peers() -> list[Peer]:
     """What others do, on the same frames; BM3D sees one frame, the others a stack."""
-    return [Peer("bm3d", _bm3d, _missing("bm3d")), Peer("nlm_multi", _nlm_multi, slow=True),
+    return [Peer("bm3d", _bm3d, _missing("bm3d")), Peer("nlm_multi", _nlm_multi),
             Peer("bm4d", _bm4d, _missing("bm4d"), slow=True)]
 
 
-def peer_filter(peer: Peer, intensity: Intensity) -> Filter:
-    """A peer as a filter of counts."""
+def peer_filter(peer: Peer, intensity: Intensity, after: int = 0) -> Filter:
+    """A peer as a filter of counts; it remembers no more than its stack, so that frames before `after`, which nobody
+    judges, pass as they are."""
     gain, electronic, dark = intensity.gain or 1.0, intensity.electronic or 0.0, intensity.dark
 
     def method(frames: Iterator[Array]) -> Iterator[Array]:
         kept: list[Array] = []
-        for x in frames:
+        for k, x in enumerate(frames):
             kept = [*kept, anscombe(x, gain, electronic, dark).astype(np.float32)][-STACK:]
+            if k < after:
+                yield x
+                continue
             yield anscombe_inverse(peer.last(np.stack(kept)), gain, electronic, dark).astype(np.float32)
     return method
 

@@ -9,7 +9,7 @@ parts count alike. Peers see the same frames in that scale.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,6 +46,14 @@ class Shot:
         """Values in stored units in the scale of unit noise."""
         law = self.intensity
         return anscombe(values, law.gain or 1.0, law.electronic or 0.0, law.dark)
+
+    def middle(self, side: int) -> Shot:
+        """Its middle side x side pixels."""
+        top, left = ((n - side) // 2 for n in self.counts.shape[1:])
+        cut = np.s_[:, top: top + side, left: left + side]
+        s = self.scene
+        return replace(self, counts=self.counts[cut], expected=self.expected[cut], scene=Scene(
+            s.clean[cut], s.bare[cut], s.device[cut], s.flow[cut]))
 
     def frame(self, k: int, pixels: Array | None = None) -> Frame:
         """Frame k, or other pixels in its place."""
@@ -114,9 +122,9 @@ class Bench:
         self.spent: dict[str, list[float]] = {}  # milliseconds a picture
         for i, peer in enumerate(peers()):
             progress(i / 3, f"{peer.name} at {dose:.0%}")
-            few = 2 if peer.slow and not full else len(self.raw)  # pictures: a slow peer judges the first two
-            places = [(s, k) for s in self.shots for k in JUDGED][:few]
-            self.peers[peer.name] = peer.why or [judged(s, k, self._timed(peer, self._stack(s, k))) for s, k in places]
+            why = peer.why or ("bench enhance --full" if peer.slow and not full else None)
+            self.peers[peer.name] = why or [judged(s, k, self._timed(peer, self._stack(s, k)))
+                                            for s in self.shots for k in JUDGED]
         self.peers["recursive"] = [judged(s, k, self._recursive(s, k)) for s in self.shots for k in JUDGED]
 
     def _timed(self, peer: Peer, stack: Array) -> Array:
@@ -138,7 +146,7 @@ class Bench:
     def figures(self) -> dict[str, Figure]:
         """Of raw frames and of the peers: decibels over raw, similarity."""
         percent = round(100 * self.dose)
-        found = _similar(self.raw, percent, "_raw")
+        found = _similar(self.raw, percent, "_raw") | (self._simply_stated() if self.dose == 0.25 else {})
         for name, values in self.peers.items():
             key = f"enhance.psnr_over_raw_{percent}_{name}"
             if isinstance(values, str):
@@ -151,6 +159,22 @@ class Bench:
                 found[f"enhance.ms_{SIDE}_{name}"] = Figure(float(np.median(self.spent[name])), "ms",
                                                             len(self.spent[name]), f"a picture of {SIDE} x {SIDE}")
             found |= _similar(values, percent, f"_{name}")
+        return found
+
+    def _simply_stated(self) -> dict[str, Figure]:
+        """Coverage by what theory says of raw frames and of a recursive filter; peers state nothing."""
+        found = {f"enhance.coverage_95_{peer.name}": Figure(None, "share", 0, "states no uncertainty")
+                 for peer in peers()}
+        middle, inside = np.s_[EDGE:-EDGE, EDGE:-EDGE], []
+        for s in self.shots:
+            for k in JUDGED:
+                truth = s.stabilized(s.expected[k])[middle]
+                pictures = s.stabilized(s.counts[k])[middle], self._recursive(s, k)[middle]
+                inside.append([float((np.abs(x - truth) < 1.96 * sigma).mean())
+                               for x, sigma in zip(pictures, (1.0, np.sqrt(RECURSIVE / (2 - RECURSIVE))), strict=True)])
+        for name, value in zip(("raw", "recursive"), np.mean(inside, axis=0), strict=True):
+            found[f"enhance.coverage_95_{name}"] = Figure(float(value), "share", len(inside),
+                                                          "sigma of white noise where nothing moves")
         return found
 
     def figures_of(self, method: Method) -> dict[str, Figure]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fluoronav.bench.enhance_methods import Method
+from fluoronav.bench.enhance_methods import STACK, Method, peers
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.enhance.enhanced import Heads
 from fluoronav.enhance.mixing import NETS
@@ -16,6 +16,7 @@ from fluoronav.imaging.frame import Exposure, Frame, Intensity
 from models.engines import WEIGHTS, installed, open_engine
 
 SIZES = (512, 1024)
+SLOW = ("bm3d", 1024)
 FRAMES, WARM = 60, 10
 
 
@@ -60,6 +61,23 @@ def engine_figures(progress: Progress) -> dict[str, Figure]:
                     net.run(features)
                 spent.append((time.perf_counter() - start) * 1000)
             found[key] = Figure(float(np.median(spent[5:])), "ms", len(spent) - 5)
+    return found
+
+
+def peer_figures(full: bool, progress: Progress) -> dict[str, Figure]:
+    """One picture through each peer, by size; what takes longer than half a minute only if `full`."""
+    found = {}
+    for peer in peers():
+        for side in SIZES:
+            progress(0.0, f"{peer.name} at {side} x {side}")
+            slow = peer.slow or (peer.name, side) == SLOW
+            why = peer.why or ("bench enhance --full" if slow and not full else None)
+            if why is None:
+                stack = np.random.default_rng(side).normal(20, 1, (STACK, side, side)).astype(np.float32)
+                start = time.perf_counter()
+                peer.last(stack)
+                spent = (time.perf_counter() - start) * 1000
+            found[f"enhance.ms_{side}_{peer.name}"] = Figure(None, "ms", 0, why) if why else Figure(spent, "ms", 1)
     return found
 
 

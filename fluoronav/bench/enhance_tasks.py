@@ -16,7 +16,7 @@ import numpy as np
 
 from fluoronav.bench import observer
 from fluoronav.bench.enhance_measures import NPS_BANDS, banded, noise_spectrum, transfer_in_time
-from fluoronav.bench.enhance_methods import RECURSIVE, Method, filter_of, peer_filter, peers, recursive_filter
+from fluoronav.bench.enhance_methods import RECURSIVE, Method, filter_of, recursive_filter
 from fluoronav.bench.enhance_scenes import DARK, FRAMES, SETTLE, SIDE, STEP, Shot, shot
 from fluoronav.bench.figure import Figure, Progress
 from fluoronav.bench.observer import Patches
@@ -37,11 +37,11 @@ Key = tuple[float, float]
 def wired(seed: int, dose: float, make: Callable[[Intensity], Filter], depth: float = DEPTH) -> WireFigures:
     """Figures of a wire drawn into a still scene at a dose; `make` gives the filter of counts of a law."""
     seen = shot(seed, dose, still=True, frames=16)
-    return measure(seen.counts.astype(np.float32), _above_dark(make(seen.intensity)), seed, top=65535, depth=depth)
+    return measure(seen.counts.astype(np.float32), above_dark(make(seen.intensity)), seed, top=65535, depth=depth)
 
 
-def _above_dark(method: Filter) -> Filter:
-    """Wires are shares of the signal: counts come without the detector's offset and get it back for the filter."""
+def above_dark(method: Filter) -> Filter:
+    """The filter for frames without the detector's offset: wires are shares of the signal above it."""
     return lambda frames: (out - np.float32(DARK) for out in method(x + np.float32(DARK) for x in frames))
 
 
@@ -50,7 +50,7 @@ class Tasks:
 
     def __init__(self, progress: Progress) -> None:
         progress(0.0, "raw frames at full dose")
-        self.raw = {depth: Patches.joined([wired(seed, 1.0, _raw, depth).patches for seed in SEEDS])
+        self.raw = {depth: Patches.joined([wired(seed, 1.0, raw_filter, depth).patches for seed in SEEDS])
                     for depth in (DEPTH, FAINT)}
 
     def figures_of(self, method: Method, progress: Progress) -> dict[str, Figure]:
@@ -59,7 +59,7 @@ class Tasks:
 
     def beside(self, progress: Progress) -> dict[str, Figure]:
         """The same of the raw frames and of a plain recursive filter."""
-        found = self.seen_by(_raw, "_raw", progress)
+        found = self.seen_by(raw_filter, "_raw", progress)
         return found | self.seen_by(lambda law: recursive_filter(RECURSIVE), "_recursive", progress)
 
     def seen_by(self, make: Callable[[Intensity], Filter], s: str, progress: Progress) -> dict[str, Figure]:
@@ -75,8 +75,8 @@ class Tasks:
         for name, depth, see in (("dose_equivalence", DEPTH, observer.npwe), ("dose_equivalence_cho", DEPTH,
                                  observer.hotelling), ("dose_equivalence_faint", FAINT, observer.npwe)):
             curve = [see(Patches.joined([w.patches for w in seen[depth, dose]])) for dose in DOSES]
-            found[f"enhance.{name}{s}"] = equivalent(curve, see(self.raw[depth]))
-        return found | _flat(make, s) | _edge(make, s)
+            found[f"enhance.{name}{s}"] = equivalent(curve, see(self.raw[depth]), len(SEEDS))
+        return found | flat_figures(make, s) | edge_figures(make, s)
 
 
 def wire_figures(at: list[WireFigures], percent: int, suffix: str) -> dict[str, Figure]:
@@ -93,29 +93,19 @@ def wire_figures(at: list[WireFigures], percent: int, suffix: str) -> dict[str, 
     return found
 
 
-def peer_figures(progress: Progress) -> dict[str, Figure]:
-    """Wires at 25 % dose, noise alone and an edge through the slow peers, on one scene."""
-    found: dict[str, Figure] = {}
-    for peer in peers():
-        progress(0.5, f"wires, noise and an edge through {peer.name}")
-        make = partial(peer_filter, peer)
-        if peer.why is None:
-            s = f"_{peer.name}"
-            found |= wire_figures([wired(SEEDS[0], 0.25, make)], 25, s) | _flat(make, s) | _edge(make, s)
-    return found
-
-
-def equivalent(seen: list[float], raw: float) -> Figure:
-    """The share of full dose at which detectability (at each of DOSES) reaches what raw frames have at full dose."""
+def equivalent(seen: list[float], raw: float, n: int) -> Figure:
+    """The share of full dose at which detectability (at each of DOSES) reaches what raw frames have at full dose, of n
+    scenes."""
     filtered = ", ".join(f"{s:.2f} at {d:.0%}" for s, d in zip(seen, DOSES, strict=True))
     note = f"raw d' {raw:.2f} at full dose; filtered {filtered}"
     rising = np.maximum.accumulate(seen)
     if rising[-1] < raw:
-        return Figure(None, "share of dose", len(SEEDS), "not reached; " + note)
-    return Figure(float(np.exp(np.interp(raw, rising, np.log(DOSES)))), "share of dose", len(SEEDS), note)
+        return Figure(None, "share of dose", n, "not reached; " + note)
+    return Figure(float(np.exp(np.interp(raw, rising, np.log(DOSES)))), "share of dose", n, note)
 
 
-def _raw(law: Intensity) -> Filter:
+def raw_filter(law: Intensity) -> Filter:
+    """Frames as they are."""
     del law
     return lambda frames: frames
 
@@ -132,9 +122,9 @@ class Flat:
     level: float
 
 
-def flat_field(quanta: float = 100.0) -> Flat:
+def flat_field(quanta: float = 100.0, side: int = SIDE) -> Flat:
     """FRAMES frames of one level, through the detector of the test scenes."""
-    mean = np.full((FRAMES, SIDE, SIDE), quanta, np.float32)
+    mean = np.full((FRAMES, side, side), quanta, np.float32)
     detector = Detector(10 * quanta, 2.0, 0.62)
     pixels = np.clip(np.rint(detected(mean, detector, np.random.default_rng(7)) * STEP + DARK), 0, 65535)
     law = Intensity("linear", "dark", 16, i0=10 * quanta * STEP, i0_source="measured", dark=DARK,
@@ -142,10 +132,10 @@ def flat_field(quanta: float = 100.0) -> Flat:
     return Flat(Shot(scene(0, "test", 32, 1), pixels.astype(np.uint16), mean * STEP + DARK, law), quanta * STEP + DARK)
 
 
-def _flat(make: Callable[[Intensity], Filter], suffix: str) -> dict[str, Figure]:
+def flat_figures(make: Callable[[Intensity], Filter], suffix: str, side: int = SIDE) -> dict[str, Figure]:
     """In a flat field: mean response to lines (11 pixels, best of twelve directions) over the output's SD, and the
     share of the raw frames' noise power that is left in bands of frequency."""
-    field = flat_field()
+    field = flat_field(side=side)
     pairs = []
     frames = [x.astype(np.float32) for x in field.shot.counts]
     for out, raw in list(zip(make(field.shot.intensity)(iter(frames)), frames, strict=True))[SETTLE:]:
@@ -162,10 +152,10 @@ def _flat(make: Callable[[Intensity], Filter], suffix: str) -> dict[str, Figure]
     return found
 
 
-def _edge(make: Callable[[Intensity], Filter], suffix: str) -> dict[str, Figure]:
+def edge_figures(make: Callable[[Intensity], Filter], suffix: str, side: int = SIDE) -> dict[str, Figure]:
     """Temporal MTF: an edge sweeps over a still scene; what the filter shows of it where it has just come."""
-    seen = shot(SEEDS[0], 0.25, still=True, frames=16)
-    u = np.arange(SIDE, dtype=np.float64)
+    seen = shot(SEEDS[0], 0.25, still=True, frames=16).middle(side)
+    u = np.arange(side, dtype=np.float64)
     front = 40 + EDGE_SPEED * np.arange(16)
     sides = [np.clip(front[k] - u + 0.5, 0, 1)[None] for k in range(16)]  # 1 where the edge has passed
     method = make(seen.intensity)

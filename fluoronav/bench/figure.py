@@ -39,14 +39,17 @@ class Figure:
 
 
 def run(name: str, progress: Progress, **options: Any) -> dict[str, Any]:
-    """Run a benchmark: {"bench", "machine", "figures": {ID: {"value", "unit", "n"[, "note"]}}}. options: what its
-    `figures` takes beside progress."""
+    """Run a benchmark: {"bench", "machine", "figures": {ID: {"value", "unit", "n"[, "note"]}}[, "table"]}.
+
+    options: what its `figures` takes beside progress; table: rows of words, where a benchmark compares methods."""
     if name not in BENCHES:
         raise BadInput("benchmark", got=name, expected="one of " + ", ".join(sorted(BENCHES)),
                        remedy="see fluoronav bench --list")
-    figures = importlib.import_module(BENCHES[name][0]).figures(progress, **options)
+    bench = importlib.import_module(BENCHES[name][0])
+    figures = bench.figures(progress, **options)
+    compared = {"table": bench.table(figures)} if hasattr(bench, "table") else {}
     return {"bench": name, "machine": machine(),
-            "figures": {key: _entry(value) for key, value in figures.items()}}
+            "figures": {key: _entry(value) for key, value in figures.items()}} | compared
 
 
 def _entry(figure: Figure) -> dict[str, Any]:

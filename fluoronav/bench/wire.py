@@ -70,20 +70,25 @@ def wire(shape: tuple[int, int], at_px: float, angle: float) -> Array:
     return np.clip(WIDTH / 2 + 0.5 - np.abs(off), 0, 1) * (np.abs(along) < shape[1] * 0.4)
 
 
+@dataclass(frozen=True, slots=True)
+class MovingWire:
+    """Of a wire that moves every frame: share kept, noise beside it over the raw run's, what an observer sees."""
+
+    kept: float
+    beside: float
+    patches: Patches
+
+
 def measure(run: Array, method: Filter, seed: int, top: int = 255, depth: float = DEPTH) -> WireFigures:
     """The figures of one filter on one still run (frames, rows, columns; stored units up to `top`) for one seed;
     depth: share of the signal that the wire takes."""
-    random = np.random.default_rng(seed)
-    base = run[order(len(run), STILL, random)].astype(np.float32)
-    angle, start = random.uniform(0, np.pi), random.uniform(-60, 60)
-    step, jump = random.uniform(2, 5) * random.choice([-1, 1]), random.uniform(8, 16) * random.choice([-1, 1])
+    course = _Course.drawn(run, seed)
+    base, angle, start = course.base, course.angle, course.start
     shape = (run.shape[1], run.shape[2])
-    moving = [start + step * k for k in range(STILL)]
-    jumping = [start if k < JUMP_AT else start + jump for k in range(STILL)]
+    jumping = [start if k < JUMP_AT else start + course.jump for k in range(STILL)]
     clean = np.stack(list(method(iter(base))))
     drawn = _Drawn(base, clean, method, top, depth)
-    moved = drawn.filtered([wire(shape, at, angle) for at in moving])
-    kept = np.mean([drawn.contrast(moved, wire(shape, moving[k], angle), k) for k in range(SETTLE, STILL)])
+    moving = _moving(run, course, drawn)
     new, old = wire(shape, jumping[JUMP_AT], angle), wire(shape, start, angle)
     jumped = drawn.filtered([wire(shape, at, angle) for at in jumping])
     settled = drawn.contrast(jumped, old, JUMP_AT - 1)
@@ -94,10 +99,50 @@ def measure(run: Array, method: Filter, seed: int, top: int = 255, depth: float 
     taken = [drawn.contrast(put, old, k) for k in (SETTLE, SETTLE + STAYS, SETTLE + STAYS + 3)]
     still = np.s_[STILL // 3:, shape[0] // 8: -shape[0] // 8, shape[1] // 8: -shape[1] // 8]
     noise = float(np.median(clean[still].std(axis=0)) / np.median(base[still].std(axis=0)))
+    return WireFigures(moving.kept, settled, noise, placed[0], placed[1], placed[2], ghosts[0], ghosts[1],
+                       taken[0] / settled, taken[1], taken[2], moving.beside, moving.patches)
+
+
+def measure_moving(run: Array, method: Filter, seed: int, top: int = 255, depth: float = DEPTH) -> MovingWire:
+    """The part of `measure` that takes two runs of the filter instead of four."""
+    course = _Course.drawn(run, seed)
+    return _moving(run, course, _Drawn(course.base, np.stack(list(method(iter(course.base)))), method, top, depth))
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """Frames to show (STILL, rows, columns), direction of the wire, where it is (px across from the center), its step
+    a frame and its jump."""
+
+    base: Array
+    angle: float
+    start: float
+    step: float
+    jump: float
+
+    @classmethod
+    def drawn(cls, run: Array, seed: int) -> _Course:
+        """Of a seed; in a picture of less than 256 pixels the wire starts nearer to the middle."""
+        random = np.random.default_rng(seed)
+        base = run[order(len(run), STILL, random)].astype(np.float32)
+        angle, start = random.uniform(0, np.pi), random.uniform(-60, 60)
+        step, jump = random.uniform(2, 5) * random.choice([-1, 1]), random.uniform(8, 16) * random.choice([-1, 1])
+        return cls(base, float(angle), float(start * min(1.0, min(run.shape[1:]) / 256)), float(step), float(jump))
+
+    def places(self) -> list[float]:
+        """Where the moving wire is in each frame: it turns back at the border."""
+        reach = 0.45 * min(self.base.shape[1:])
+        return [float(reach - abs((self.start + self.step * k + reach) % (4 * reach) - 2 * reach))
+                for k in range(STILL)]
+
+
+def _moving(run: Array, course: _Course, drawn: _Drawn) -> MovingWire:
+    shape, places, angle = (run.shape[1], run.shape[2]), course.places(), course.angle
+    moved = drawn.filtered([wire(shape, at, angle) for at in places])
+    kept = np.mean([drawn.contrast(moved, wire(shape, places[k], angle), k) for k in range(SETTLE, STILL)])
     truth = run.mean(axis=0, dtype=np.float64)
-    return WireFigures(float(kept), settled, noise, placed[0], placed[1], placed[2], ghosts[0], ghosts[1],
-                       taken[0] / settled, taken[1], taken[2], _beside(base, moved, truth, (moving, angle)),
-                       _patches((clean, moved), truth, (moving, angle), depth))
+    return MovingWire(float(kept), _beside(course.base, moved, truth, (places, angle)),
+                      _patches((drawn.clean, moved), truth, (places, angle), drawn.depth))
 
 
 @dataclass(frozen=True, slots=True)

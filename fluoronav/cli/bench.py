@@ -20,7 +20,7 @@ def bench(
     minutes: Annotated[float | None, typer.Option(
         "--minutes", help="With gate: stop after so long, with the figures of what is there.", min=0)] = None,
     full: Annotated[bool, typer.Option(
-        "--full", help="With enhance: slow peers on all pictures and on wires, half an hour more.")] = False,
+        "--full", help="With enhance: BM4D too, and BM3D at 1024 x 1024: half an hour more.")] = False,
 ) -> None:
     """Measure speed or accuracy and print the figures with unit and n."""
     from fluoronav.bench import BENCHES, run
@@ -56,6 +56,12 @@ def bench(
         value = "not measured" if figure["value"] is None else f"{figure['value']:.4g}"
         table.add_row(key, value, figure["unit"], str(figure["n"]), figure.get("note", ""))
     Console().print(table)
+    if "table" in result:
+        head, *rows = result["table"]
+        beside = Table(*head, title="beside each other")
+        for row in rows:
+            beside.add_row(*row)
+        Console().print(beside)
 
 
 def _sheet(name: str | None, path: Path) -> None:

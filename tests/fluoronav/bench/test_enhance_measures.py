@@ -11,11 +11,13 @@ import pytest
 
 from fluoronav.bench import observer
 from fluoronav.bench.enhance_measures import banded, ence, noise_spectrum, similarity, transfer_in_time
-from fluoronav.bench.enhance_methods import STACK, methods, peers, recursive_filter
+from fluoronav.bench.enhance_methods import STACK, methods, peer_filter, peers, recursive_filter
+from fluoronav.bench.enhance_peers import compared, table
 from fluoronav.bench.enhance_scenes import SIDE, shot
 from fluoronav.bench.enhance_tasks import DOSES, equivalent
+from fluoronav.bench.figure import Figure
 from fluoronav.bench.recurrent import folded, unfolded
-from fluoronav.bench.wire import APART, measure, order
+from fluoronav.bench.wire import APART, SETTLE, measure, measure_moving, order
 from registration.geometry import Array
 
 
@@ -56,6 +58,35 @@ def test_what_smears_in_time_or_space_is_told(run: Array) -> None:
         assert see(slow.patches) < see(raw.patches)
 
 
+def test_half_of_the_measure_is_the_same_half(run: Array) -> None:
+    whole, part = (f(run[:, :96, :96], recursive_filter(0.4), 4) for f in (measure, measure_moving))
+    assert (whole.kept, whole.beside) == (part.kept, part.beside)  # a wire that turns back stays in a small picture
+    assert np.array_equal(whole.patches.present, part.patches.present) and 0.3 < part.kept < 0.5
+
+
+def test_a_peer_passes_what_nobody_judges_and_cleans_the_rest_as_if_it_had_seen_all() -> None:
+    seen = shot(100, 0.25, still=True, frames=SETTLE + 1).middle(64)
+    frames = [x.astype(np.float32) for x in seen.counts]
+    nlm = next(peer for peer in peers() if peer.name == "nlm_multi")
+    skipped, whole = (list(peer_filter(nlm, seen.intensity, after)(iter(frames))) for after in (SETTLE, 0))
+    assert np.array_equal(skipped[0], frames[0]) and np.array_equal(skipped[-1], whole[-1])
+    assert np.std(whole[-1] - seen.expected[-1]) < 0.6 * np.std(frames[-1] - seen.expected[-1])
+
+
+def test_all_methods_stand_in_one_table_and_slow_ones_say_that_they_are_left_out() -> None:
+    assert {m.name for m in compared(methods(), full=False)} >= {"raw", "recursive", "bm3d", "nlm_multi", "shipped"}
+    bm4d = next(m for m in compared(methods(), full=False) if m.name == "bm4d")
+    assert bm4d.why is not None
+    kept = "enhance.beside_wire_kept_25"
+    found = {f"{kept}_shipped": Figure(0.9, "share", 1), f"{kept}_bm3d": Figure(0.8, "share", 1),
+             "enhance.denoise_ms_512": Figure(4.0, "ms", 1), "enhance.ms_512_bm3d": Figure(321, "ms", 1),
+             "enhance.beside_dose_equivalence_bm3d": Figure(None, "share", 1, "not reached; raw")}
+    head, ours, theirs = table(found)
+    share, dose, ms = (head.index(name) for name in ("wire kept 25 %", "dose NPWE", "ms 512"))
+    assert (ours[0], ours[share], ours[ms]) == ("shipped", "0.9", "4")
+    assert (theirs[0], theirs[share], theirs[ms], theirs[dose]) == ("bm3d", "0.8", "321", "not reached")
+
+
 def test_observers_answer_what_theory_says_for_white_noise() -> None:
     random = np.random.default_rng(5)
     side = 2 * observer.HALF + 1
@@ -75,9 +106,9 @@ def test_observers_answer_what_theory_says_for_white_noise() -> None:
 
 
 def test_dose_equivalence_is_where_the_curve_meets_raw() -> None:
-    assert equivalent([4.0, 8.0, 12.0, 16.0], 12.0).value == pytest.approx(0.5)
-    assert equivalent([4.0, 8.0, 12.0, 16.0], 10.0).value == pytest.approx(np.sqrt(0.25 * 0.5))
-    missed = equivalent([1.0, 2.0, 3.0, 4.0], 5.0)
+    assert equivalent([4.0, 8.0, 12.0, 16.0], 12.0, 3).value == pytest.approx(0.5)
+    assert equivalent([4.0, 8.0, 12.0, 16.0], 10.0, 3).value == pytest.approx(np.sqrt(0.25 * 0.5))
+    missed = equivalent([1.0, 2.0, 3.0, 4.0], 5.0, 3)
     assert missed.value is None and "not reached" in missed.note and len(DOSES) == 4
 
 
