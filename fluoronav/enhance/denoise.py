@@ -89,7 +89,7 @@ class Denoise:
         self.settings = settings or DenoiseSettings()
 
     def step(self, state: DenoiseState | None, item: Work) -> tuple[DenoiseState, Work]:
-        """Adds `clean`, `variance` and `fresh` to the item."""
+        """Adds `clean`, `variance`, `fresh` and `mean` to the item."""
         y = item.stabilized
         assert y is not None
         calibration = state.calibration if state is not None else Calibration()
@@ -108,7 +108,7 @@ class Denoise:
                 y, before, doubt, rules_of(calibration, self.settings, item.excess), item.flow, item.trusted, item.cell)
         learning = y if calibration.frames < 4 and item.excess == 1 else None
         return (DenoiseState(mean, variance, calibration, learning),
-                replace(item, clean=clean, variance=left, fresh=variance, badges=badges))
+                replace(item, clean=clean, variance=left, fresh=variance, mean=mean, badges=badges))
 
     def before(self, state: Remembered, item: Work) -> tuple[Array, Array]:
         """State mean in the present law's scale, and the state's variance."""

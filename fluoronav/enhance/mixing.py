@@ -85,7 +85,7 @@ class Mix:
         self._engines: dict[tuple[str, tuple[int, ...]], Engine] = {}
 
     def step(self, state: MixState | None, item: Work) -> tuple[MixState, Work]:
-        """Adds `clean`, `variance`, `fresh` and `weights` to the item."""
+        """Adds `clean`, `variance`, `fresh`, `mean` and `weights` to the item."""
         y = item.stabilized
         assert y is not None
         badges = item.badges
@@ -104,7 +104,7 @@ class Mix:
         busy = np.maximum(cv2.resize(gate, lined.shape[::-1], interpolation=cv2.INTER_AREA), FORGET * state.busy)
         learning = y if state.calibration.frames < 4 and item.excess == 1 else None
         return (MixState(mean, variance, busy, lined, state.calibration, state.covariance, learning),
-                replace(item, clean=clean, variance=left, fresh=variance, weights=weights, badges=badges))
+                replace(item, clean=clean, variance=left, fresh=variance, mean=mean, weights=weights, badges=badges))
 
     def _in_time(self, y: Array, mean: Array, variance: Array, state: MixState,
                  item: Work) -> tuple[Array, Array, Array]:

@@ -20,8 +20,8 @@ class Work:
     noise: law, law_before (where the law changed with this frame), stabilized, small (means of its cells of `cell` x
     `cell` pixels, fewer at the far borders), excess (this frame's variance where it is noisier than the run, else 1);
     motion: flow (cells down, cells across, 2) px or None, trusted (uint8 flags of cells) where it explains a change;
-    denoise: clean, variance (of clean, in units of one frame's noise), fresh (share of this frame in the
-    temporal average), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
+    denoise: clean, variance (of clean, in units of one frame's noise), mean (in time, before its spatial part), fresh
+    (share of this frame in it), weights (3, rows, columns; of the pixel, its line, its wide surroundings; its near
     surroundings have the rest) where they were mixed; uncertainty: stated, the variance of clean with what the filter
     may have missed, from which sigma follows; contrast: shown, clean with more contrast, for display and
     values alone; display: line_integrals, sigma, display, raw_display, i0, i0_source, relative, values (stored
@@ -41,6 +41,7 @@ class Work:
     trusted: Array | None = None
     clean: Array | None = None
     variance: Array | None = None
+    mean: Array | None = None
     fresh: Array | None = None
     weights: Array | None = None
     stated: Array | None = None

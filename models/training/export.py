@@ -16,12 +16,15 @@ import torch
 from torch import nn
 
 from models.engines import WEIGHTS
+from models.networks.contrast import Gains
 from models.networks.mixing import SPACE_FEATURES, SPACE_OUTPUTS, TIME_FEATURES, TIME_OUTPUTS, Chooser
 from models.networks.pose_regressor import PoseRegressor
 from models.networks.recurrent import FEATURES, OUTPUTS, Recurrent
+from models.networks.superres import Finer
 from models.training.recipe import NETS, Net
 from registration.geometry import Array
 
+Convolutions = Chooser | Recurrent | PoseRegressor | Finer | Gains
 # The gate of the shipped mixing nets opens a little later than training left it: its loss weighs devices four times,
 # and so leaves more noise at rest than a viewer likes. -0.7 gives 0.5 dB for 1 % of a wire's contrast (model card).
 GATE_BIAS = -0.7
@@ -43,7 +46,7 @@ def export(net: Net, folder: Path) -> list[Path]:
     return out
 
 
-def onnx_of(chooser: Chooser | Recurrent | PoseRegressor, name: str, features: int, outputs: int) -> bytes:
+def onnx_of(chooser: Convolutions, name: str, features: int, outputs: int) -> bytes:
     """An ONNX model of convolutions and rectifiers: `body` one after the other, then `head`."""
     from onnx import TensorProto, checker, helper, numpy_helper
 

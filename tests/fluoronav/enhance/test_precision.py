@@ -80,14 +80,15 @@ def test_the_gate_lets_a_network_pass_that_is_itself_and_no_other(tmp_path: Path
     torch = pytest.importorskip("torch", reason="making another network needs torch")
     pytest.importorskip("onnx", reason="making another network needs onnx")
     from fluoronav.bench import precision_gate
-    from models.networks.superres import Finer
-    from models.training.finer import export
+    from models.networks.superres import FEATURES, OUTPUTS, Finer
+    from models.training.export import onnx_of
 
     monkeypatch.setattr(precision_gate, "SEEDS", (900,))
     monkeypatch.setattr(precision_gate, "DOSES", (0.25,))
     assert precision_gate.gate("superres", WEIGHTS / "superres.onnx", "f32") == {
         "loss_db": 0.0, "loss_on_devices_db": 0.0, "passes": True}
     torch.manual_seed(0)
-    export(Finer().eval(), tmp_path / "plain.onnx")  # adds nothing to the interpolation
+    plain = onnx_of(Finer().eval(), "superres", FEATURES, OUTPUTS)
+    (tmp_path / "plain.onnx").write_bytes(plain)  # adds nothing to the interpolation
     refused = precision_gate.gate("superres", tmp_path / "plain.onnx", "f32")
     assert not refused["passes"] and refused["loss_on_devices_db"] > 0.1
