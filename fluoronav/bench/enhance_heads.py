@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What do the heads of the chain do where the truth is known? Contrast, pixels of half the size, a still picture.
+"""What do the heads of the chain do where the truth is known? Pixels of half the size, a still picture.
 
 Scenes of the test family (other anatomy and detectors than what the nets were trained on), at a quarter of a full dose
 unless said. Each head is compared with the chain without it on the same frames.
@@ -7,27 +7,23 @@ unless said. Each head is compared with the chain without it on the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
-from fluoronav.bench.enhance_scenes import DARK, STEP, Shot, shot
+from fluoronav.bench.enhance_scenes import DARK, STEP
 from fluoronav.bench.figure import Figure, Progress
-from fluoronav.bench.wire import DEPTH, across, wire
 from fluoronav.enhance import Chain, ChainSettings, Enhanced
 from fluoronav.enhance.noise import anscombe
-from fluoronav.enhance.reference import line_best
 from fluoronav.enhance.superres import unavailable
 from fluoronav.imaging.frame import Exposure, Frame, Intensity
-from models.training.detector import Detector, detected, signal
-from models.training.devices import Device, curve
+from models.training.detector import Detector, signal
 from models.training.fields import plates
 from models.training.simulate import scene, warped
 from registration.geometry import Array
 
-DOSE, STRENGTH = 0.25, 1.0
+DOSE = 0.25
 SIDE, FRAMES, SETTLE = 256, 14, 6
 SEEDS = (100, 101, 102)
 SWAYS = range(6)  # seeds of breathing scenes
@@ -37,10 +33,8 @@ EDGE = 12
 
 def figures(progress: Progress) -> dict[str, Figure]:
     """All figures of the heads."""
-    progress(0.0, "contrast")
-    found = contrast() | false_lines()
-    progress(0.4, "super-resolution")
-    found |= superres()
+    progress(0.0, "super-resolution")
+    found = superres()
     progress(0.7, "stabilisation")
     return found | stabilised()
 
@@ -54,111 +48,15 @@ def play(frames: list[Frame], settings: ChainSettings) -> list[Enhanced]:
     return out
 
 
-def frame_of(k: int, pixels: Array, law: Intensity) -> Frame:
-    """Frame k at 15 frames/s, without geometry."""
-    return Frame(pixels, k, round(k / RATE * 1e9), None, None, Exposure(), law, np.ones(pixels.shape, bool), "bench")
-
-
-# --------------------------------------------------------------------------------------------------
-# Contrast
-
-
-def contrast() -> dict[str, Figure]:
-    """Contrast to noise of a moving guidewire and a moving stent over that of the raw frames, and the contrast kept.
-
-    Contrast: what the frames with and without the device differ by, in a chain's output, over what was drawn. Noise:
-    of the output beside the device, from two runs that differ in nothing but their noise.
-    """
-    found = {}
-    for name, draw in (("wire", _wires), ("stent", _stents)):
-        for word, settings in (("", ChainSettings()), ("_contrast", ChainSettings(contrast=STRENGTH))):
-            answers = [_visibility(seed, draw, settings) for seed in SEEDS]
-            kept, noise = (float(np.mean([a[i] for a in answers])) for i in range(2))
-            note = f"kept {kept:.2f}, noise {noise:.2f} of raw"
-            found[f"enhance.cnr_{name}{word}"] = Figure(kept / noise - 1, "share", len(answers), note)
-    return found
-
-
-def _visibility(seed: int, draw: Callable[[int, int], list[tuple[Array, Array]]],
-                settings: ChainSettings) -> tuple[float, float]:
-    """(contrast kept, noise beside the device over that of the raw frames)."""
-    seen = shot(seed, DOSE, still=True, frames=FRAMES)
-    drawn = draw(seed, seen.expected.shape[1])
-    runs = {}
-    for run, (wired, noise_seed) in {"bare": (False, 0), "wired": (True, 0), "other": (True, 1)}.items():
-        depth = [DEPTH * profile * wired for profile, _ in drawn]
-        frames = [frame_of(k, p, seen.intensity) for k, p in enumerate(_noisy(seen, depth, [seed, noise_seed]))]
-        runs[run] = [_values(e) for e in play(frames, settings)], [f.pixels.astype(np.float32) for f in frames]
-    kept, out, raw = [], [], []
-    for k in range(SETTLE, FRAMES):
-        profile, ring = drawn[k]
-        bare, with_it, other = (runs[name][0][k] for name in ("bare", "wired", "other"))
-        true = DEPTH * profile * (seen.expected[k] - DARK)
-        kept.append(float(np.sum((bare - with_it) * profile) / np.sum(true * profile)))
-        out.append(float(np.mean((with_it - other)[ring > 0] ** 2)))
-        raw.append(float(np.mean((runs["wired"][1][k] - runs["other"][1][k])[ring > 0] ** 2)))
-    return float(np.mean(kept)), float(np.sqrt(np.mean(out) / np.mean(raw)))
-
-
-def _noisy(seen: Shot, depth: list[Array], seed: list[int]) -> Array:
-    """Stored counts of a shot whose signal is weakened by `depth`, with noise of its own."""
-    quanta = np.stack([(e - DARK) / STEP * (1 - d) for e, d in zip(seen.expected, depth, strict=True)])
-    detector = Detector(float(seen.intensity.i0 or 1) / STEP, 2.0, 0.62, 0.02, 0.003, 0.0, 0.2, 0.03)
-    counts = detected(quanta.astype(np.float32), detector, np.random.default_rng([*seed, 77]))
-    return np.clip(np.rint(counts * STEP + DARK), 0, 65535).astype(np.uint16)
-
-
-def _values(enhanced: Enhanced) -> Array:
+def values_of(enhanced: Enhanced) -> Array:
+    """The clean picture in stored units."""
     assert enhanced.values is not None
     return enhanced.values
 
 
-def _wires(seed: int, side: int) -> list[tuple[Array, Array]]:
-    """(profile, ring beside it) in each frame of a bent wire that moves 3 px a frame."""
-    angle = float(np.random.default_rng(seed).uniform(0, np.pi))
-    out = []
-    for k in range(FRAMES):
-        at = -20.0 + 3 * k
-        off, along = across((side, side), at, angle)
-        out.append((wire((side, side), at, angle), _ring(np.abs(off)) * (np.abs(along) < side * 0.35)))
-    return out
-
-
-def _stents(seed: int, side: int) -> list[tuple[Array, Array]]:
-    """(profile, ring beside it) in each frame of a stent that sways."""
-    random = np.random.default_rng([seed, 5])
-    points = curve(side, random, 0.01)
-    middle = points[len(points) // 2]
-    points = points[np.abs(points - middle).max(axis=1) < side * 0.2] - middle + side / 2
-    device = Device("stent", points, 14.0, 1.0)
-    out = []
-    for k in range(FRAMES):
-        _, profile = device.drawn(points + np.array([6 * np.sin(k / 3), 4 * np.cos(k / 4)]), side)
-        far = cv2.distanceTransform((profile < 0.05).astype(np.uint8), cv2.DIST_L2, 5)
-        out.append((profile, _ring(far)))
-    return out
-
-
-def _ring(distance: Array) -> Array:
-    return ((distance > 4) & (distance < 12)).astype(np.float32)
-
-
-def false_lines() -> dict[str, Figure]:
-    """Mean response to lines in a flat field over the output's SD, without and with contrast."""
-    mean = np.full((FRAMES, SIDE, SIDE), 100.0, np.float32)
-    detector = Detector(1000.0, 2.0, 0.62)
-    pixels = np.clip(np.rint(detected(mean, detector, np.random.default_rng(7)) * STEP + DARK), 0, 65535)
-    law = Intensity("linear", "dark", 16, i0=1000 * STEP, i0_source="measured", dark=DARK,
-                    gain=STEP * detector.noise_sd() ** 2, electronic=2.0 * STEP)
-    frames = [frame_of(k, p.astype(np.uint16), law) for k, p in enumerate(pixels)]
-    answers, spread = [], []
-    for settings in (ChainSettings(), ChainSettings(contrast=STRENGTH)):
-        pictures = [_values(e) - DARK - 100 * STEP for e in play(frames, settings)[SETTLE:]]
-        spread.append(float(np.mean([p.std() for p in pictures])))
-        answers.append(float(np.mean([np.abs(line_best((p - p.mean()).astype(np.float32))).mean() / p.std()
-                                      for p in pictures])))
-    note = f"without contrast {answers[0]:.3f}; SD grows by {spread[1] / spread[0] - 1:.1%}"
-    return {"enhance.false_line_contrast": Figure(answers[1], "SD", FRAMES - SETTLE, note)}
+def frame_of(k: int, pixels: Array, law: Intensity) -> Frame:
+    """Frame k at 15 frames/s, without geometry."""
+    return Frame(pixels, k, round(k / RATE * 1e9), None, None, Exposure(), law, np.ones(pixels.shape, bool), "bench")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -198,13 +96,13 @@ def _finer(seed: int, dose: float) -> list[list[float]]:
         without.append(enhanced)
     rows = []
     for k in (SETTLE, FRAMES - 1):
-        clean = _values(plain[k])
+        clean = values_of(plain[k])
         cubic = cv2.resize(clean, (2 * clean.shape[1], 2 * clean.shape[0]), interpolation=cv2.INTER_CUBIC)
-        errors = [_stable(x, law) - _stable(fine[k], law) for x in (cubic, _values(ours[k]), _values(without[k]))]
+        errors = [_stable(x, law) - _stable(fine[k], law) for x in (cubic, values_of(ours[k]), values_of(without[k]))]
         inside = np.zeros(cubic.shape, bool)
         inside[EDGE:-EDGE, EDGE:-EDGE] = True
         near = inside & (cv2.dilate(device[k], np.ones((5, 5), np.uint8)) > 0.1)
-        away = _stable(_mean2(_values(ours[k])), law) - _stable(coarse[k], law)
+        away = _stable(_mean2(values_of(ours[k])), law) - _stable(coarse[k], law)
         rows.append([*(float(np.mean(e[near] ** 2)) for e in errors),
                      *(float(np.mean(e[inside] ** 2)) for e in errors[:2]),
                      float(np.mean(away[EDGE:-EDGE, EDGE:-EDGE] ** 2))])
@@ -236,9 +134,9 @@ def _star() -> Figure:
     coarse = _mean2(fine)
     frames = [frame_of(k, np.clip(np.rint(coarse + random.normal(size=coarse.shape) * np.sqrt(4 * coarse + 16)), 0,
                                   65535).astype(np.uint16), law) for k in range(8)]
-    clean = _values(play(frames, ChainSettings())[-1])
+    clean = values_of(play(frames, ChainSettings())[-1])
     cubic = cv2.resize(clean, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    ours = _values(play(frames, ChainSettings(superres=True))[-1])
+    ours = values_of(play(frames, ChainSettings(superres=True))[-1])
     period = 2 * np.pi * radius / 36
     where = (period > 4) & (period < 8)
     ratio = np.sqrt(np.mean((ours - fine)[where] ** 2) / np.mean((cubic - fine)[where] ** 2))

@@ -42,7 +42,8 @@ class ChainSettings:
 
     uncertainty: the stated deviation holds what the denoiser may have missed, not its noise alone (stated.py).
     contrast: strength 0 (off) to 2; superres: pixels of half the size; stabilise: motion of the whole picture is
-    taken away, and the C-arm moved with the pixels.
+    taken away, and the C-arm moved with the pixels. contrast_by: `classical` (a fixed law),
+    `learned` (gains that a net chooses), or `auto`: learned where it can run.
 
     method: `classical`, `learned` (two nets choose the weights; needs OpenVINO), or `auto`: learned where it can
     run, else classical with a badge that says why.
@@ -52,6 +53,7 @@ class ChainSettings:
     denoise: bool = True
     uncertainty: bool = True
     contrast: float = 0.0
+    contrast_by: Literal["auto", "classical", "learned"] = "auto"
     superres: bool = False
     stabilise: bool = False
     denoiser: DenoiseSettings = field(default_factory=DenoiseSettings)

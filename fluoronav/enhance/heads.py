@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluoronav.enhance.contrast import Contrast
+from fluoronav.enhance.contrast import unavailable as cannot_choose
 from fluoronav.enhance.display import Display
 from fluoronav.enhance.stabilise import Stabilise
 from fluoronav.enhance.superres import FACTOR, Superres, unavailable
 from fluoronav.enhance.work import Work
 from fluoronav.imaging.dicom_geometry import MOVED
+from registration.errors import BadInput
 
 if TYPE_CHECKING:
     from fluoronav.enhance.chain import ChainSettings
@@ -27,13 +29,22 @@ def with_heads(stages: dict[str, Any], settings: ChainSettings) -> dict[str, Any
     """The stages followed by display and the heads that the settings ask for, in the order in which they run."""
     heads: dict[str, Any] = {}
     if settings.contrast > 0:
-        heads["contrast"] = Contrast(settings.contrast)
+        heads["contrast"] = Contrast(settings.contrast, contrast_learned(settings))
     heads["display"] = Display()
     if settings.superres:
         heads["superres"] = Superres()
     if settings.stabilise:
         heads["stabilise"] = Stabilise()
     return stages | heads
+
+
+def contrast_learned(settings: ChainSettings) -> bool:
+    """Whether a net chooses the gains. Raises BadInput where it is asked for and cannot."""
+    why = cannot_choose()
+    if settings.contrast_by == "learned" and why is not None:
+        raise BadInput("learned contrast", got=why, expected="an engine and the weights of its net",
+                       remedy="pip install openvino, or choose the classical contrast")
+    return settings.contrast_by != "classical" and why is None
 
 
 def without(stage: Any, work: Work) -> Work:
@@ -45,7 +56,8 @@ def described(settings: ChainSettings) -> list[str]:
     """The heads in words, for the header of a derived picture."""
     out = []
     if settings.contrast > 0:
-        out.append(f"contrast of supported details raised by up to {1 + settings.contrast:g} (four-level pyramid)")
+        out.append(f"contrast of supported details raised by up to {1 + settings.contrast:g} (four-level pyramid"
+                   + (", gains that a net chooses)" if contrast_learned(settings) else ")"))
     if settings.superres:
         out.append("pixels of half the size (" + ("interpolation" if unavailable() else "learned residual")
                    + ", each 2x2 block bins to the pixel it came from within its noise)")

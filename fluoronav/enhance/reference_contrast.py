@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,38 +16,82 @@ LEVELS = 4
 WHITE = (0.794, 0.0404, 0.00737, 0.00174)  # variance of the detail of white noise of unit variance
 LOW, HIGH = 4.0, 9.0
 GAIN, PAST = 1.6, 2.0
+Choose = Callable[[Array, Array], Array]
 SAMPLED = (16, 8, 4, 2)
 RANGED = 2  # the level on whose grid ranges are taken
 
 
-def contrast(y: Array, v: Array, floors: Array, strength: float) -> tuple[Array, float, float, float, float]:
-    """(picture with its supported details raised, lower quartile of E on each level)."""
-    picture, variance, added, quartiles = y, v, [], []
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """details: of each level, times their support 0..1; energies: of each level over that of noise (floors not taken
+    off); low, high (rows, columns): range of the surroundings less the picture; most: the picture less the mean of the
+    coarsest level. What is added lies between nothing and strength times `most`, and within the range.
+    fine (7, rows / 4, columns / 4), coarse (2, rows / 8, columns / 8): what is told to who chooses gains."""
+
+    details: list[Array]
+    energies: list[Array]
+    low: Array
+    high: Array
+    most: Array
+    fine: Array
+    coarse: Array
+
+
+def contrast(y: Array, v: Array, floors: Array, strength: float,
+             choose: Choose | None = None) -> tuple[Array, float, float, float, float]:
+    """(picture with its supported details raised, lower quartile of E on each level); choose: gains (4, rows / 4,
+    columns / 4) of the levels from `told` of the bands; 1 where nobody chooses."""
+    bands = bands_of(y, v, floors)
+    gains = None if choose is None else choose(bands.fine, bands.coarse)
+    quartiles = []
+    for level, energy in enumerate(bands.energies):
+        every = SAMPLED[level]
+        sampled = np.sort(energy[::every, ::every], axis=None)
+        quartiles.append(float(sampled[sampled.size // 4]))
+    total = np.zeros_like(bands.details[-1])
+    for level in range(LEVELS - 1, -1, -1):
+        own = GAIN * strength * bands.details[level]
+        if gains is not None:
+            own = own * gain_on(gains[level], level, own.shape)
+        total = own + (_expanded(total, own.shape) if level < LEVELS - 1 else 0)
+    most = strength * bands.most
+    out = y + np.clip(total, np.maximum(np.minimum(most, 0), np.minimum(bands.low, 0)),
+                      np.minimum(np.maximum(most, 0), np.maximum(bands.high, 0)))
+    return (out.astype(np.float32), *quartiles)
+
+
+def bands_of(y: Array, v: Array, floors: Array) -> Bands:
+    """What may be raised of a picture, and how far."""
+    picture, variance, details, energies, plain = y, v, [], [], []
     top = low = y
     for level in range(LEVELS):
         mean = blur5(picture)
         detail = picture - mean
-        energy = blur3(detail**2) / (np.float32(WHITE[level]) * variance)
-        every = SAMPLED[level]
-        sampled = np.sort(energy[::every, ::every], axis=None)
-        quartiles.append(float(sampled[sampled.size // 4]))
-        added.append(GAIN * strength * smoothstep(energy / np.float32(floors[level]), LOW, HIGH) * detail)
+        plain.append(detail)
+        energies.append(blur3(detail**2) / (np.float32(WHITE[level]) * variance))
+        details.append(smoothstep(energies[level] / np.float32(floors[level]), LOW, HIGH) * detail)
         picture, variance = mean[::2, ::2], _halved(variance, np.mean)
         if level < RANGED:
             top, low = _halved(top, np.max), _halved(low, np.min)
-            ranged = picture
+            ranged, noise = picture, variance
+    fine = np.stack([_cells(energies[0], 4), _cells(energies[1], 2), energies[2], plain[2], top - ranged, low - ranged,
+                     noise])
     wide = picture
-    total = np.zeros_like(added[-1])
-    for level in range(LEVELS - 1, -1, -1):
-        shape = added[level].shape
-        wide = _expanded(wide, shape)
-        total = added[level] + (_expanded(total, shape) if level < LEVELS - 1 else 0)
-    top, low = (_expanded(bound, added[1].shape) for bound in _ranges(ranged, top, low))
+    for detail in details[::-1]:
+        wide = _expanded(wide, detail.shape)
+    top, low = (_expanded(bound, details[1].shape) for bound in _ranges(ranged, top, low))
     top, low = (b.repeat(2, axis=0).repeat(2, axis=1)[: y.shape[0], : y.shape[1]] - y for b in (top, low))
-    most = strength * (y - wide)
-    out = y + np.clip(total, np.maximum(np.minimum(most, 0), np.minimum(low, 0)),
-                      np.minimum(np.maximum(most, 0), np.maximum(top, 0)))
-    return (out.astype(np.float32), *quartiles)
+    return Bands(details, energies, low, top, y - wide, fine, np.stack([energies[3], plain[3]]))
+
+
+def gain_on(gain: Array, level: int, shape: tuple[int, ...]) -> Array:
+    """A gain on the grid of the third level, on the grid (of a shape) of another."""
+    if level > 2:
+        return gain[::2, ::2]
+    if level == 2:
+        return gain
+    half = tuple(-(-n // 2) for n in shape)
+    return _expanded(gain if level == 1 else _expanded(gain, half), shape)
 
 
 def blur5(picture: Array) -> Array:
@@ -69,6 +114,13 @@ def _halved(picture: Array, how: Callable[..., Array]) -> Array:
     rows, columns = picture.shape
     p = np.pad(picture, ((0, rows % 2), (0, columns % 2)), mode="edge")
     return np.asarray(how(np.stack([p[::2, ::2], p[::2, 1::2], p[1::2, ::2], p[1::2, 1::2]]), axis=0), np.float32)
+
+
+def _cells(picture: Array, size: int) -> Array:
+    """Means of size x size pixels, borders repeated."""
+    rows, columns = picture.shape
+    p = np.pad(picture, ((0, -rows % size), (0, -columns % size)), mode="edge")
+    return np.asarray(p.reshape(p.shape[0] // size, size, p.shape[1] // size, size).mean(axis=(1, 3)), np.float32)
 
 
 def _expanded(picture: Array, shape: tuple[int, ...]) -> Array:

@@ -18,7 +18,7 @@ from models.engines import WEIGHTS
 # what answers frames; console, session, benchmarks and commands show and keep the answers
 PACKAGES = ("registration", "overlays", "fluoronav.imaging", "fluoronav.enhance", "fluoronav.locate", "fluoronav.case",
             "fluoronav.live")
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "vtk", "scikit-image")
+LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "vtk", "scikit-image", "openvino", "onnxruntime")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -28,12 +28,14 @@ MARGIN = 40  # pixels that a layer has beyond the picture, so that motion brings
 class Scene:
     """clean, bare: (frames, rows, columns) float32 line integrals with and without devices; device: profile 0..1
     of what was put in; flow (frames, rows, columns, 2) px from the last frame to this one, of the layer that
-    shows most (frame 0: zero)."""
+    shows most (frame 0: zero); vessels (frames, rows, columns): line integrals of contrast agent, which bare holds
+    too, or None where nobody kept them."""
 
     clean: Array
     bare: Array
     device: Array
     flow: Array
+    vessels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +69,22 @@ def scene(seed: int, family: str = "train", side: int = 192, frames: int = 12) -
     tail = front - random.uniform(0.3, 3) * side
     devices = [any_device(side, random, family) for _ in range(random.integers(1, 4))]
     paths = [_handled(device, frames, random, family) for device in devices]
-    clean, bare, profile, flow = [], [], [], []
+    clean, bare, profile, flow, agent = [], [], [], [], []
     clock = _clock(frames, random) if family == "train" else list(range(frames))
     for i, k in enumerate(clock):
         a, b = slow.matrix(k, side / 2), beat.matrix(k, side / 2)
         picture = warped(behind, a, side) + warped(heart, b, side)
+        agent.append(np.zeros_like(picture))
         if tree is not None:
-            picture = picture + tree.drawn([_moved(p, b) for p in tree.branches], front[k], tail[k], side)
+            agent[-1] = tree.drawn([_moved(p, b) for p in tree.branches], front[k], tail[k], side)
+            picture = picture + agent[-1]
         bare.append(picture)
         drawn = [d.drawn(_moved(path[k], b), side) for d, path in zip(devices, paths, strict=True)]
         clean.append(picture + np.sum([d[0] for d in drawn], axis=0))
         profile.append(np.max([d[1] for d in drawn], axis=0))
         stands = i == 0 or clock[i - 1] == k
         flow.append(flow_of(slow, beat, warped(share.astype(np.float32), b, side) > 0.1, 0 if stands else k, side))
-    return Scene(*(np.asarray(x, np.float32) for x in (clean, bare, profile, flow)))
+    return Scene(*(np.asarray(x, np.float32) for x in (clean, bare, profile, flow, agent)))
 
 
 def _body(canvas: int, random: Random, family: str) -> Array:

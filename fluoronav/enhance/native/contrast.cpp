@@ -3,7 +3,10 @@
 //
 // Level l: picture G (G_0 = y), B its 5x5 binomial mean, detail d = G - B; every second pixel of B is the next
 //   level. Support: E = blur3(d^2) / (kWhite v floor), 1 where there is only noise; w = smoothstep(E, kLow, kHigh).
-//   a = strength kGain w d. A is the sum of the a of all levels, expanded linearly.
+//   a = strength kGain gain w d. A is the sum of the a of all levels, expanded linearly.
+// Gain: 1, or what `choose` answers: a number of each level on the grid of the third one, linear between. It is told, on
+//   that grid, the means of E of the first two levels, E and d of the third, how far the brightest and the darkest pixel
+//   of 4x4 lie from G, v; and E and d of the fourth on its own grid.
 // Range: lo, hi and mean of some 28x28 pixels (7x7 of the extremes of 4x4). y + A stays within [lo, hi], but on the side
 //   of the minority (a line, not its flank, not one side of an edge) it may pass by kPast times the skewness
 //   hi + lo - 2 mean, hi - lo at most. So lines grow and get no halo.
@@ -13,27 +16,19 @@
 // Bound by memory: the finest level is read three times and written twice.
 #include "contrast.hpp"
 
-#include "rows.hpp"
-#include "team.hpp"
+#include <nanobind/stl/optional.h>
+
+#include "contrast_levels.hpp"
 
 using namespace nanobind::literals;
 
 namespace fluoronav {
 
-constexpr int kLevels = 4;
-constexpr int kRanged = 2;  // the level on whose grid ranges are taken
 // variance of the detail of white noise of unit variance, by level (a test repeats it)
 constexpr float kWhite[kLevels] = {0.794f, 0.0404f, 0.00737f, 0.00174f};
 constexpr float kLow = 4.0f, kHigh = 9.0f;  // of E: white noise alone exceeds 4 in one of a thousand pixels
 constexpr float kGain = 1.6f, kPast = 2.0f;
 constexpr int kSampled[kLevels] = {16, 8, 4, 2};  // every so many pixels of a level speak for its noise
-
-struct Level {
-    Padded g, add, wide, top, low;  // top, low: of the pixels below each pixel of the level
-    std::vector<float> own;                 // variance, but of the finest level, which reads the caller's
-    const float* v = nullptr;
-    const float* variance(int r) const { return v + std::size_t(r) * g.cols; }
-};
 
 // Means of 5x5 binomial pixels of one row and what is left of it; `line` has room for two pixels on either side.
 FLUORONAV_LOOP
@@ -152,7 +147,7 @@ static void raise_row(const float* __restrict d, const float* __restrict energy,
     for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, kHigh) * d[x];
 }
 
-// What is added to the rows r0 to r1 (even) of a level, samples of their E, and the rows of the next level that come
+// What is added to the rows r0 (a multiple of 4) to r1 of a level, samples of their E, and the rows of the next level that come
 // from them. Details live in a ring: the rows just outside are made again, so that no band waits for another.
 static void walk_level(Level& at, Level& next, int level, float gain, float floor, float* energies, int r0, int r1) {
     const int rows = at.g.rows, cols = at.g.cols, every = kSampled[level], sampled = (cols + every - 1) / every;
@@ -172,20 +167,8 @@ static void walk_level(Level& at, Level& next, int level, float gain, float floo
         if (e % every == 0)
             for (int x = 0; x < sampled; ++x) energies[std::size_t(e / every) * sampled + x] = energy[x * every];
         raise_row(detail.at(e), energy, cols, gain, 1 / floor, at.add.row(e));
+        if (at.told) tell_row(at, level, e, energy, detail.at(e));
     }
-}
-
-// One row of the next finer level, linear between the pixels, which lie on its even ones.
-FLUORONAV_LOOP
-static void expand_row(const Padded& in, int r, int cols, float* __restrict line, float* __restrict out) {
-    const float *a = in.row(r / 2), *b = in.row((r + 1) / 2);
-    for (int x = 0; x <= in.cols; ++x) line[x] = 0.5f * (a[x] + b[x]);
-    const int half = cols / 2;
-    for (int x = 0; x < half; ++x) {
-        out[2 * x] = line[x];
-        out[2 * x + 1] = 0.5f * (line[x] + line[x + 1]);
-    }
-    if (cols % 2) out[cols - 1] = line[half];
 }
 
 FLUORONAV_LOOP
@@ -223,16 +206,9 @@ static float quartile(std::vector<float>& values) {
     return *at;
 }
 
-static void load(const float* from, Padded& to) {
-    each_row(to.rows, [&](int r0, int r1) {
-        for (int r = r0; r < r1; ++r) std::copy(from + std::size_t(r) * to.cols, from + std::size_t(r + 1) * to.cols, to.row(r));
-    });
-    to.repeat_borders();
-}
-
-// Works on `levels` (kept by the calling thread), fills `quartiles` (of E by level) and `out`.
-static void raised(const float* y, const float* v, const float* floors, float strength, std::vector<Level>& levels,
-                   float* quartiles, float* out) {
+// Fills `levels` (kept by the calling thread) and `quartiles` (of E by level).
+static void divided(const float* y, const float* v, const float* floors, float strength, std::vector<Level>& levels,
+                    float* quartiles) {
     load(y, levels[0].g);
     levels[0].v = v;
     for (int l = 0; l < kLevels; ++l) {
@@ -241,12 +217,16 @@ static void raised(const float* y, const float* v, const float* floors, float st
         static thread_local std::vector<float> own;
         std::vector<float>& energies = own;
         energies.assign(std::size_t((at.g.rows + every - 1) / every) * across, 0);
-        each_row((at.g.rows + 1) / 2, [&](int r0, int r1) {
-            walk_level(at, next, l, kGain * strength, floors[l], energies.data(), 2 * r0, std::min(2 * r1, at.g.rows));
-        }, 16);
+        each_row((at.g.rows + 3) / 4, [&](int r0, int r1) {
+            walk_level(at, next, l, kGain * strength, floors[l], energies.data(), 4 * r0, std::min(4 * r1, at.g.rows));
+        }, 8);
         next.g.repeat_borders();
         quartiles[l] = quartile(energies);
     }
+}
+
+// What the levels add, put together and bounded.
+static void raised(std::vector<Level>& levels, float strength, float* out) {
     ranges(levels[kRanged]);
     levels[kLevels].wide = levels[kLevels].g;
     for (int l = kLevels - 1; l > 0; --l) {
@@ -262,6 +242,7 @@ static void raised(const float* y, const float* v, const float* floors, float st
                     expand_row(coarse.top, r, cols, line, at.top.row(r));
                     expand_row(coarse.low, r, cols, line, at.low.row(r));
                 }
+                if (at.told) times(at.gain.row(r), cols, at.add.row(r));
                 if (l == kLevels - 1) continue;
                 expand_row(coarse.add, r, cols, line, more);
                 plus(more, cols, at.add.row(r));
@@ -277,6 +258,10 @@ static void raised(const float* y, const float* v, const float* floors, float st
         own.resize(std::size_t(5) * width);
         float *line = own.data(), *more = line + width, *wide = more + width, *top = wide + width, *low = top + width;
         for (int r = r0; r < r1; ++r) {
+            if (levels[0].told) {
+                expand_row(levels[0].gain, r, cols, line, more);
+                times(more, cols, levels[0].add.row(r));
+            }
             expand_row(levels[1].add, r, cols, line, more);
             expand_row(levels[1].wide, r, cols, line, wide);
             double_row(levels[1].top.row(r / 2), cols, top);
@@ -287,29 +272,48 @@ static void raised(const float* y, const float* v, const float* floors, float st
     });
 }
 
-static nb::tuple contrast(In y, In v, Table floors, float strength) {
+static nb::tuple contrast(In y, In v, Table floors, float strength, std::optional<nb::callable> choose) {
     int rows = int(y.shape(0)), cols = int(y.shape(1));
     if (floors.shape(0) != kLevels) throw nb::value_error("floors: one number a level");
     Out out = make(rows, cols);
     float quartiles[kLevels];
+    static thread_local std::vector<Level> own;
+    std::vector<Level>& levels = own;  // thread_local: the team must see the caller's
     {
         nb::gil_scoped_release free;
-        static thread_local std::vector<Level> own;
-        std::vector<Level>& levels = own;  // thread_local: the team must see the caller's
         levels.resize(kLevels + 1);
         for (Level& level : levels) {
             level.own.resize(&level == levels.data() ? 0 : std::size_t(rows) * cols);
             level.v = level.own.data();
+            level.told = choose.has_value();
             for (Padded* p : {&level.g, &level.add, &level.wide, &level.top, &level.low}) p->shape(rows, cols);
             rows = (rows + 1) / 2, cols = (cols + 1) / 2;
         }
-        raised(y.data(), v.data(), floors.data(), strength, levels, quartiles, out.data());
+        for (int l = 0; choose && l < kLevels; ++l) {
+            const Padded& grid = levels[std::max(l, kRanged)].g;
+            levels[l].cells.shape(grid.rows, grid.cols);
+            if (l >= kRanged) levels[l].detail.shape(grid.rows, grid.cols);
+        }
+        divided(y.data(), v.data(), floors.data(), strength, levels, quartiles);
+    }
+    if (choose) {
+        const Padded &fine = levels[kRanged].g, &coarse = levels[kRanged + 1].g;
+        Out3 planes = make3(kRanged + 5, fine.rows, fine.cols), small = make3(2, coarse.rows, coarse.cols);
+        tell(levels, planes.data(), small.data());
+        const In3 gains = nb::cast<In3>((*choose)(planes, small));
+        if (gains.shape(0) != kLevels || int(gains.shape(1)) != fine.rows || int(gains.shape(2)) != fine.cols)
+            throw nb::value_error("gains: one a level and 4 x 4 pixels");
+        gains_on(levels, gains.data());
+    }
+    {
+        nb::gil_scoped_release free;
+        raised(levels, strength, out.data());
     }
     return nb::make_tuple(out, quartiles[0], quartiles[1], quartiles[2], quartiles[3]);
 }
 
 void bind_contrast(nb::module_& module) {
-    module.def("contrast", &contrast, "y"_a, "v"_a, "floors"_a, "strength"_a);
+    module.def("contrast", &contrast, "y"_a, "v"_a, "floors"_a, "strength"_a, "choose"_a = nb::none());
 }
 
 }  // namespace fluoronav

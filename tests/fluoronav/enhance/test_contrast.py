@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import scenes
 
 from fluoronav.enhance import Chain, ChainSettings, kernels, reference_contrast
-from fluoronav.enhance.contrast import QUARTILE
+from fluoronav.enhance.contrast import QUARTILE, unavailable
 from fluoronav.imaging.frame import Frame
 from registration.errors import BadInput
 
@@ -32,6 +33,19 @@ def test_the_compiled_kernel_computes_what_the_reference_says(shape: tuple[int, 
     ours, theirs = kernels.contrast(y, v, floors, 1.0), reference_contrast.contrast(y, v, floors, 1.0)
     assert np.abs(ours[0] - theirs[0]).max() < 1e-4  # other orders of summing
     assert ours[1:] == pytest.approx(theirs[1:], rel=1e-4)
+    gains = np.random.default_rng(2).uniform(0, 2, (4, -(-shape[0] // 4), -(-shape[1] // 4))).astype(np.float32)
+    told: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def choose(fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        told.append((fine, coarse))
+        return gains
+
+    chosen = [k.contrast(y, v, floors, 1.0, choose)[0] for k in (kernels, reference_contrast)]
+    assert np.abs(chosen[0] - chosen[1]).max() < 1e-4 and np.abs(chosen[0] - ours[0]).max() > 0.5
+    for compiled, plain in zip(*told, strict=True):
+        assert compiled.shape == plain.shape and np.abs(compiled - plain).max() < 1e-3 * max(1, np.abs(plain).max())
+    same = kernels.contrast(y, v, floors, 1.0, lambda fine, coarse: np.ones_like(gains))[0]
+    assert np.array_equal(same, ours[0])  # gains of 1 are what nobody chose
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
@@ -70,6 +84,39 @@ def test_an_edge_gets_steeper_and_passes_neither_side() -> None:
     shown = kernels.contrast(y, np.full_like(y, 0.05), ONES, 1.0)[0]
     assert shown.min() > 50 - 0.5 and shown.max() < 60 + 0.5  # one in twenty: means are softer than extremes
     assert np.diff(shown[64]).max() > 1.2 * np.diff(y[64]).max()
+
+
+def test_whatever_is_chosen_no_more_is_added_than_the_kernel_may() -> None:
+    random = np.random.default_rng(8)
+
+    def anything(fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        return random.uniform(0, 2, (4, *fine.shape[1:])).astype(np.float32)
+
+    alone = noise(9, (512, 512))
+    shown = kernels.contrast(alone, np.ones_like(alone), ONES, 1.0, anything)[0]
+    assert np.std(shown) / np.std(alone) < 1.02 and np.mean(np.abs(shown - alone) > 0.5) < 0.005
+    y = np.full((160, 160), 50, np.float32)
+    y[:, 80:83] += 10
+    middle = kernels.contrast(y, np.full_like(y, 0.05), ONES, 1.0, anything)[0] - 50
+    assert middle.max() <= 20 + 1e-3 and middle[:, 80:83].min() > 10 - 1e-3  # never turned round, at most doubled
+    assert np.abs(np.delete(middle, np.s_[78:85], axis=1)).max() < 1e-3
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=f"learned contrast: {unavailable()}")
+def test_the_net_raises_a_wire_and_leaves_more_of_the_rest_alone_than_the_fixed_law() -> None:
+    changes = []
+    for by in ("classical", "learned"):
+        chain, state = Chain(ChainSettings(contrast=1.0, contrast_by=by)), None  # type: ignore[arg-type]
+        without, before = Chain(ChainSettings()), None
+        for k in range(6):
+            (state, more), (before, plain) = chain.step(state, wired(k)), without.step(before, wired(k))
+        assert more.values is not None and plain.values is not None
+        changes.append(plain.values - more.values)
+    drawn = scenes.wire_at(192, 90) > 0.3
+    away = cv2.dilate(drawn.astype(np.uint8), np.ones((25, 25), np.uint8)) == 0
+    fixed, chosen = changes
+    assert chosen[drawn].mean() > 0.5 * fixed[drawn].mean() > 0
+    assert chosen[away].std() < 0.7 * fixed[away].std()
 
 
 def wired(k: int) -> Frame:
