@@ -49,11 +49,12 @@ static nb::object patches(Bytes bricks, const std::array<int, 3>& size, float un
     Result result(h, w, jacobian);
     {
         nb::gil_scoped_release release;
-        const std::size_t own = patch_scratch(w, BAND);
+        const int band = band_of(h);
+        const std::size_t own = patch_scratch(w, band);
         const int n = static_cast<double>(h) * w * volume.nz < 1e6 ? 1 : std::clamp(threads, 1, MOST);  // 0.1 ms: not worth it
         Buffer scratch(static_cast<std::size_t>(n) * own);
-        Crew::run(n, {parts(h, BAND)}, [&](int, int part, int who) {
-            p.patches(volume, view, result.out(), part * BAND, std::min(h, part * BAND + BAND), scratch.p + static_cast<std::size_t>(who) * own);
+        Crew::run(n, {parts(h, band)}, [&](int, int part, int who) {
+            p.patches(volume, view, result.out(), part * band, std::min(h, part * band + band), scratch.p + static_cast<std::size_t>(who) * own);
         });
     }
     return result.object();

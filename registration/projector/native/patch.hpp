@@ -12,11 +12,11 @@
 // the rays (1e-4); it is not for differences of neighbours (10 %). So a second byte holds 1/64 of the first one's
 // steps, and only the derivative reads it.
 //
-// Bound by arithmetic: some 24 instructions for sixteen rays and a plane with AVX-512 (14 without derivative), and all
-// of them shuffles, multiplications and additions of which two can run at a time. And by memory: were the second bytes
-// where the first ones are, the derivative would take a quarter less at 256^3. So each window also asks for what the next
-// column of patches will read, which spreads the waiting evenly (a tenth). Planes are taken CHUNK at a time, so
-// that windows stay in the second cache while a tile of patches goes over them. Included like direct.hpp, after `run`, `Tally` and the shape of a patch.
+// Bound by arithmetic: some 22 instructions for sixteen rays and a plane with AVX-512 (14 without derivative), which is
+// 14 cycles of the 23 that a plane takes at 256^3 on Zen 4; 4 more go into windows, and 5 are spent waiting for memory.
+// Planes are taken CHUNK at a time, so that what a tile of patches reads stays in the second cache while the tile goes over
+// it; meanwhile its next chunk is asked for, a piece a patch. Included like direct.hpp, after `run`, `Tally` and the shape
+// of a patch.
 
 constexpr float MARGIN = 1 / 256.f;  // voxels by which fixed and floating point may disagree
 
@@ -89,6 +89,50 @@ static inline void begin(const Bricks& v, const View& view, float way, int u0, i
     store(p.s, zero), store(p.x0, zero), store(p.x1, zero), store(p.y0, zero), store(p.y1, zero);
 }
 
+// What a tile will read of the next chunk of planes, asked for a strip of a plane at a time, so that waiting is spread
+// over the work on this chunk.
+struct Ahead {
+    Cone cone;
+    int k, end, strips;       // the plane in hand, and where to stop; strips that are still to be asked for there
+    std::ptrdiff_t at[2];     // where the strip in hand is to be read, in one or two blocks of rows,
+    int lines[2];             // and how many lines there
+};
+
+static inline int within(int a, int most) { return a < 0 ? 0 : a > most ? most : a; }
+
+static inline void enter(const Bricks& v, const View& view, float way, Ahead& a) {
+    const float h = way * (static_cast<float>(a.k) - view.source[2]);
+    const float x = view.source[0] + LEFT, y = view.source[1] + ABOVE;
+    const int most_x = v.columns - 1 - WIDTH / STRIDE;
+    const int column = within(static_cast<int>(x + h * a.cone.x0) >> STRIDE_BITS, most_x);
+    const int top = within(static_cast<int>(y + h * a.cone.y0), v.rows - 1), bottom = within(static_cast<int>(y + h * a.cone.y1), v.rows - 1);
+    a.strips = within((static_cast<int>(x + h * a.cone.x1) >> STRIDE_BITS) + SPANS - 1, most_x) - column + 1;
+    a.lines[1] = 0;
+    for (int i = 0, b = top / APART; i < 2 && b <= bottom / APART; ++i, ++b) {
+        const int from = top > b * APART ? top - b * APART : 0, to = bottom < b * APART + APART - 1 ? bottom - b * APART : APART - 1;
+        a.at[i] = (static_cast<std::ptrdiff_t>(b) * v.columns + column) * v.strip + a.k * (TALL * WIDTH) + from * WIDTH;
+        a.lines[i] = ((to - from + 8) * WIDTH + 63) / 64;  // a window is at most 8 rows
+    }
+}
+
+// Planes k .. k + CHUNK - 1, as far as before `end`.
+static inline Ahead ahead_of(const Bricks& v, const View& view, float way, const Cone& cone, int k, int end) {
+    Ahead a{cone, k, k + CHUNK < end ? k + CHUNK : end, 0, {0, 0}, {0, 0}};
+    enter(v, view, way, a);
+    return a;
+}
+
+template <bool GRADIENT> static inline void ask_for(const Bricks& v, const View& view, float way, Ahead& a, int strips) {
+    for (; strips > 0 && a.k < a.end; --strips) {
+        for (int i = 0; i < 2; a.at[i++] += v.strip)
+            for (int line = 0; line < a.lines[i]; ++line) {
+                ask(v.data + a.at[i] + 64 * line);
+                if (GRADIENT) ask(v.fine + a.at[i] + 64 * line);
+            }
+        if (--a.strips <= 0 && ++a.k < a.end) enter(v, view, way, a);
+    }
+}
+
 // Where the windows of CHUNK planes from k on begin, for one part of a patch; one for GROUP planes.
 template <int GROUP, bool INSIDE>
 static inline void windows(const Bricks& v, float x, float y, float dx, float dy, int k, int part, Windows& out) {
@@ -144,8 +188,6 @@ static inline void prepare(const Bricks& v, const View& view, float way, int k, 
     if (s.from >= s.to) return;
     const float most = way * (static_cast<float>(way > 0 ? s.to - 1 : s.from) - view.source[2]);
     s.narrow = narrow(most * p.spread_x + 2 * MARGIN, most * p.spread_y + 2 * MARGIN, p.steep_x, p.steep_y);
-    // x grows or falls with u: what comes next lies SPANS strips after the last part's window, or one before it
-    s.at.aside = way * (p.mx[1] - p.mx[0]) > 0 ? SPANS * v.strip : -v.strip;
     for (int i = 0; i < PARTS; ++i)
         if (SHARES && s.narrow) windows<STEP>(v, view, p.own[i], way, s.from, s.to - s.from, i, s.at);
         else windows<1>(v, view, p.own[i], way, s.from, s.to - s.from, i, s.at);
@@ -174,9 +216,15 @@ static void tile_of(const Bricks& v, const View& view, const Out& out, int row0,
         k0 = all[i].k0 < k0 ? all[i].k0 : k0, k1 = all[i].k1 > k1 ? all[i].k1 : k1;
     }
     Stretch stretch[2];  // the next patch's windows are found before this one's are read: nothing waits for them
+    // after the last chunk comes the next tile's first one
+    const Cone here = cone_of(view, way, u0, row0, u1 - u0, row1 - row0), beyond = cone_of(view, way, u1, row0, u1 - u0, row1 - row0);
     for (int k = k0; k <= k1; k += CHUNK) {
         prepare(v, view, way, k, all[0], stretch[0]);
+        const bool more = k + CHUNK <= k1;
+        Ahead ahead = ahead_of(v, view, way, more ? here : beyond, more ? k + CHUNK : k0, more || u1 < view.w ? k1 + 1 : k0);
+        const int share = ((ahead.strips + 1) * CHUNK + down * across - 1) / (down * across);
         for (int i = 0; i < down * across; ++i) {
+            ask_for<GRADIENT>(v, view, way, ahead, share);
             if (i + 1 < down * across) prepare(v, view, way, k, all[i + 1], stretch[(i + 1) & 1]);
             through<GRADIENT>(v, view, stretch[i & 1], all[i]);
         }

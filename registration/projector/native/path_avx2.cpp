@@ -64,7 +64,6 @@ constexpr bool SHARES = false;
 inline bool narrow(float spread_x, float, float, float) { return spread_x < WIDTH - STRIDE - 1; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
-    std::ptrdiff_t aside;  // from a window to what the next column of patches will want beyond it
 };
 struct Steps {
     __m256i at, by;
@@ -89,12 +88,8 @@ template <bool WIDE> static inline __m256i taken(const std::uint8_t* a, const st
     return WIDE ? _mm256_blendv_epi8(near, _mm256_shuffle_epi8(two(a + next, b + next), index), second) : near;
 }
 
-// Have what lies AHEAD planes further on ready by then.
-constexpr int AHEAD = 16;
-inline void ask(const std::uint8_t* window) {
-    _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
-}
-inline void ask_aside(const std::uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1); }
+// Have a line ready in the second cache.
+inline void ask(const std::uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1); }
 
 // Planes first .. last - 1 of the chunk, STEP of them if WHOLE. WIDE: eight columns in two tables.
 template <bool GRADIENT, bool WIDE, bool WHOLE>
@@ -106,7 +101,6 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
     const int next = WIDTH / STRIDE * v.strip;
     for (int p = first; p < (WHOLE ? first + STEP : last); ++p) {
         const std::ptrdiff_t a = w.offset[0][p], b = w.offset[1][p];
-        ask(v.data + a), ask(v.data + b), ask_aside(v.data + b + w.aside);
         const __m256i from = _mm256_sub_epi32(steps.at, _mm256_blend_epi32(_mm256_set1_epi32(w.origin[0][p]),
                                                                            _mm256_set1_epi32(w.origin[1][p]), 0xf0));
         steps.at = _mm256_add_epi32(steps.at, steps.by);
@@ -128,7 +122,6 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
         const __m256i rows = _mm256_maddubs_epi16(four, weight_x);
         t.s = _mm256_add_epi32(t.s, _mm256_madd_epi16(rows, weight_y));
         if (GRADIENT) {
-            ask(v.fine + a), ask(v.fine + b), ask_aside(v.fine + b + w.aside);
             const __m256i fine = taken<WIDE>(v.fine + a, v.fine + b, next, index, second);
             const __m256i dx = _mm256_add_epi16(_mm256_maddubs_epi16(four, _mm256_set1_epi32(0x40c040c0)),  // FINE, -FINE
                                                 _mm256_maddubs_epi16(fine, _mm256_set1_epi32(0x01ff01ff)));

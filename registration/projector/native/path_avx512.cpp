@@ -63,7 +63,6 @@ inline bool narrow(float spread_x, float spread_y, float slope_x, float slope_y)
 }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
-    std::ptrdiff_t aside;  // from a window to what the next column of patches will want beyond it
 };
 struct Steps {
     __m512i at, by;
@@ -94,12 +93,8 @@ inline void add_words(__m512i& sum, __m512i a, __m512i b) { asm("vpdpwssd %2, %1
 inline void add_bytes(__m512i& sum, __m512i a, __m512i b) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 constexpr int PICK = 0xca, FLIP = 0x28;  // ternary logic of (a, b, c): a ? b : c, and (a ^ b) & c
 
-// Have what lies AHEAD planes further on ready by then.
-constexpr int AHEAD = 16;
-inline void ask(const std::uint8_t* window) {
-    _mm_prefetch(reinterpret_cast<const char*>(window + AHEAD * TALL * WIDTH), _MM_HINT_T0);
-}
-inline void ask_aside(const std::uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1); }
+// Have a line ready in the second cache.
+inline void ask(const std::uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1); }
 
 // Planes first .. last - 1 of the chunk, STEP of them if WHOLE. They share a window; WIDE: each has its own.
 template <bool GRADIENT, bool WIDE, bool WHOLE>
@@ -115,7 +110,6 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
         const std::uint8_t *window = v.data + w.offset[0][p / SHARE], *finer = v.fine + w.offset[0][p / SHARE];
         __m512i from = _mm512_sub_epi32(steps.at, origin);
         for (int i = 0; i < (WIDE ? 1 : WHOLE ? STEP : last - first); ++i, window += TALL * WIDTH, finer += TALL * WIDTH) {
-            ask(window), ask(window + v.strip), ask_aside(window + w.aside);
             const __m512i place = _mm512_add_epi8(_mm512_ternarylogic_epi32(low4, bits(from, 12), bits(from, 24), PICK), taps);
             const __m512i index = _mm512_gf2p8affine_epi64_epi8(place, strips, 0);
             const __m512i four = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), index, _mm512_loadu_si512(window + v.strip));
@@ -125,7 +119,6 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
             from = _mm512_add_epi32(from, steps.by);
             add_words(t.s, rows, weight_y);
             if (GRADIENT) {
-                ask(finer), ask(finer + v.strip), ask_aside(finer + w.aside);
                 const __m512i fine = _mm512_permutex2var_epi8(_mm512_loadu_si512(finer), index, _mm512_loadu_si512(finer + v.strip));
                 add_words(t.y, rows, far_down);
                 add_words(t.y, _mm512_maddubs_epi16(fine, weight_x), down);

@@ -55,7 +55,6 @@ constexpr bool SHARES = false;
 inline bool narrow(float, float, float, float) { return true; }
 struct Windows {
     std::int32_t offset[PARTS][CHUNK], origin[PARTS][CHUNK];
-    std::ptrdiff_t aside;  // from a window to what the next column of patches will want beyond it
 };
 struct Steps {
     std::uint32_t at[8], by[8];
@@ -89,7 +88,7 @@ static inline void taps(const std::uint8_t* at, std::int16_t& a, std::int16_t& d
     twist = static_cast<std::int16_t>(at[WIDTH + 1] - at[WIDTH] - x);
 }
 
-// Have what the next column of patches reads ready by then.
+// Have a line ready in the second cache.
 static inline void ask(const std::uint8_t* at) {
 #if defined(__GNUC__)
     __builtin_prefetch(at, 0, 2);
@@ -107,8 +106,6 @@ static inline void run(const Bricks& v, const Windows& w, int first, int last, S
         const std::uint8_t *window = v.data + w.offset[0][p], *finer = v.fine + w.offset[0][p];
         const std::uint32_t origin = static_cast<std::uint32_t>(w.origin[0][p]);
         std::int16_t a[8], dx[8], dy[8], twist[8], none[8], ex[8], ey[8], fine_twist[8], wx[8], wy[8];
-        ask(window + w.aside);
-        if (GRADIENT) ask(finer + w.aside);
         for (int i = 0; i < 8; ++i) {
             const std::uint32_t from = steps.at[i] - origin, place = (from >> 28) * WIDTH + (from >> 12 & 15);
             steps.at[i] += steps.by[i];

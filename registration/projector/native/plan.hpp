@@ -59,7 +59,9 @@ inline View view_of(int h, int w, const Numbers& numbers) {
     return view_of(h, w, numbers.data());
 }
 
-constexpr int BAND = 32;  // rows that one thread works on before it takes others: their sums stay in its cache
+// Rows that one thread works on before it takes others: the more, the less is read twice; of a small picture so few that
+// every thread gets some.
+inline int band_of(int h) { return h < 256 ? 32 : 64; }
 constexpr int MOST = 64;  // threads
 inline int parts(int rows, int size) { return (rows + size - 1) / size; }
 
