@@ -7,6 +7,8 @@ picture itself. Only the direction of view and the depth need projections of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -39,11 +41,12 @@ class Everywhere:
         far_v = (max(cv, h - 1 - cv) + self.reach_px[1]) * pitch_v
         size = 2 * (int(np.hypot(far_u, far_v) / self.pitch_mm) + 2) + 1
         large = CArm.centered((size, size), self.pitch_mm, carm.sdd_mm, carm.sod_mm)
-        self.carm = carm
+        self.carm, self._large = carm, large
         self.poses = seen_from_all_sides(center_mm)
         self.rolls_rad: Float64 = np.linspace(0, 2 * np.pi, ROLLS, endpoint=False)
         self.pictures = batch.pictures(large, self.poses, threads=threads)
         self._quick: Array | None = None
+        self._outlines: Array | None = None
 
     def promising(self, fixed: Array, weight: Array, count: int, *, quick: bool = False,
                   threads: int = 2) -> Float64:
@@ -55,6 +58,16 @@ class Everywhere:
             if self._quick is None:
                 self._quick = without_slow(self.pictures)
             pictures, fixed = self._quick, without_slow(_filled(fixed, weight)[None])[0]
+        return self.laid(pictures, fixed, weight, count, threads=threads)
+
+    def outlines(self, draw: Callable[[CArm, Float64], Array]) -> Array:
+        """What `draw` makes of this C-arm, wide enough for every shift, and all poses (n, 4, 4): once, and kept."""
+        if self._outlines is None:
+            self._outlines = draw(self._large, self.poses)
+        return self._outlines
+
+    def laid(self, pictures: Array, fixed: Array, weight: Array, count: int, *, threads: int = 2) -> Float64:
+        """`promising` by any pictures (n, size, size) of all `poses`."""
         score, shift = sweep(pictures, self.pitch_mm, self.carm, fixed, weight, self.rolls_rad, self.reach_px,
                              threads=threads)
         best = np.argsort(-score, axis=None, kind="stable")[:count]

@@ -18,6 +18,8 @@ def register(
     init: Annotated[str, typer.Option(help="angles, search, or a JSON file of poses")] = "angles",
     landmarks: Annotated[Path | None, typer.Option(
         help="begin where these lie: JSON of points in the patient and their pixels, in place of --init")] = None,
+    bone_edges: Annotated[bool, typer.Option(
+        "--bone-edges", help="with --init search: let outlines of the CT's bones propose poses too")] = False,
     joint: Annotated[bool, typer.Option("--joint", help="one pose for all files (views of a CT)")] = False,
     intrinsics: Annotated[str, typer.Option(
         help="with --joint: SDD and principal point as stated, estimated for one C-arm (shared) or for each view "
@@ -59,9 +61,12 @@ def register(
     if landmarks is not None and (init != "angles" or joint or bodies == "spine"):
         raise BadInput("--landmarks", got="with --init, --joint or --bodies", expected="one of them",
                        remedy="landmarks say where to begin in each file by itself")
+    if bone_edges and (init != "search" or landmarks is not None):
+        raise BadInput("--bone-edges", got="without a search", expected="--init search", remedy="add --init search")
     options = Options(
-        init=init, index=index, all_frames=all_frames, carm_files=tuple(carm or ()), sdd_mm=sdd, sod_mm=sod,
-        pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in, by=by,  # type: ignore[arg-type]
+        init=init, bone_edges=bone_edges, index=index, all_frames=all_frames, carm_files=tuple(carm or ()),
+        sdd_mm=sdd, sod_mm=sod, pixel_spacing_mm=pixel_spacing, seen_from=seen_from, angles_in=angles_in,
+        by=by,  # type: ignore[arg-type]
         landmarks=landmarks, joint=joint, intrinsics=intrinsics, bodies=bodies,  # type: ignore[arg-type]
         target_mm=None if target is None else np.array(target, float),
         settings=Settings(tolerance_mm=tolerance_mm, threads=threads, tissue_mm=tissue_motion_mm,

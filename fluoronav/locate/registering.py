@@ -47,6 +47,7 @@ class Options:
     intrinsics: Literal["stated", "shared", "each"] = "stated"
     bodies: Literal["auto", "one", "spine"] = "auto"
     landmarks: Path | None = None  # of a file: where to begin, in place of `init`
+    bone_edges: bool = False  # a search asks the outlines of bones as well
     settings: Settings = field(default_factory=Settings)
 
 
@@ -72,6 +73,8 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
               for kind in kinds_to_try(case, options.by)]
     if options.init == "search" and options.landmarks is None:
         _with_network(case, models, options.settings.threads, say)
+        if options.bone_edges:
+            _with_bone_edges(models)
     center, what = center_of(case, models[0].kind)
     inits: Sequence[str | InitEntry | Landmarks] = [options.init] * len(runs)
     if options.landmarks is not None:
@@ -101,6 +104,15 @@ def register_frames(case: Case, runs: Sequence[Run], options: Options, *, progre
                     found = second
             out.append(found)
     return out
+
+
+def _with_bone_edges(models: Sequence[Model]) -> None:
+    from registration.bone_edges import BoneEdges
+    from registration.volume_model import VolumeModel
+
+    for model in models:
+        if isinstance(model, VolumeModel):
+            model.proposers = (*model.proposers, BoneEdges(model))
 
 
 def _with_network(case: Case, models: Sequence[Model], threads: int, say: Callable[[str], None]) -> None:
