@@ -35,15 +35,17 @@ class Batch:
 
 
 def sweep(computed: Array, pitch_mm: float, carm: CArm, fixed: Array, weight: Array, turns_rad: Float64,
-          reach_px: tuple[int, int], *, threads: int = 2) -> tuple[Array, Array]:
+          reach_px: tuple[int, int], *, stride: int = 1, threads: int = 2) -> tuple[Array, Array]:
     """The best correlation (n, m) of n computed pictures, each turned by m angles, over all shifts, and the shift
     (n, m, 2), px of `fixed` along (columns, rows), at which `fixed` lies on the computed picture.
 
     computed (n, size, size) with the central ray in their middle, pitch_mm at the detector, zero outside; reach_px:
     the largest shift along columns and rows; turns as a roll of the pose, right-handed about the central ray.
+    stride: of the shifts along columns that are tried at first; those that it leaves out are tried beside the best.
     """
     turns = np.stack([np.cos(turns_rad), np.sin(turns_rad)], 1)
-    return _projector.swept(computed, pitch_mm, fixed, weight, numbers_of(carm), turns, *reach_px, max(1, threads))
+    return _projector.swept(computed, pitch_mm, fixed, weight, numbers_of(carm), turns, *reach_px, stride,
+                            max(1, threads))
 
 
 def numbers_of(carm: CArm) -> Float64:

@@ -187,11 +187,12 @@ def test_a_sweep_finds_the_turn_and_the_shift(prepared):
     picture = batch.pictures(large, (rolled @ pose)[None])[0]
     fixed = np.ascontiguousarray(picture[17:17 + 32, 12:12 + 32])
     carm = CArm((32, 32), (9.6, 9.6), 1020, 765, (15.0, 15.0))
-    score, shift = sweep(batch.pictures(large, pose[None]), 9.6, carm, fixed, np.ones_like(fixed),
-                         np.array([0.0, 0.25, 0.5, 0.75]), (8, 6))
-    assert int(np.argmax(score[0])) == 2
-    assert score[0, 2] > 0.99  # interpolated once
-    assert shift[0, 2].tolist() == [12 - 15, 17 - 15]
+    for stride in (1, 2, 3):  # shifts that are left out at first are found beside the best
+        score, shift = sweep(batch.pictures(large, pose[None]), 9.6, carm, fixed, np.ones_like(fixed),
+                             np.array([0.0, 0.25, 0.5, 0.75]), (8, 6), stride=stride)
+        assert int(np.argmax(score[0])) == 2
+        assert score[0, 2] > 0.99  # interpolated once
+        assert shift[0, 2].tolist() == [12 - 15, 17 - 15]
 
 
 def slowly_spoiled(seed, amount):
@@ -238,6 +239,23 @@ def test_a_field_anywhere_within_a_long_volume_is_in_reach(prepared):
     short, long = (Everywhere(Batch(prepared), np.zeros(3), extent, carm) for extent in (300.0, 800.0))
     per_px = carm.mm_per_px_at_isocenter
     assert short.reach_px[0] * per_px >= 100 and long.reach_px[0] * per_px >= (800 - 230) / 2
+
+
+def test_where_the_first_poses_explain_the_picture_no_others_climb(model, frames, monkeypatch):
+    true, picture = frames[0]
+    view, climbing = View(picture, np.ones_like(picture), CARM), []
+
+    def counted(model, ladder, starts, settings):
+        climbing.append(len(starts))
+        return climbed(model, ladder, starts, settings)
+
+    climbed = search.climbed
+    monkeypatch.setattr(search, "climbed", counted)
+    found = model.search(view, None, SETTINGS)
+    assert climbing == [search.FIRST] and projected_error(found[0].carm_from_patient, true) < 1
+    monkeypatch.setattr(VolumeModel, "explains", lambda *_: False)
+    model.search(view, None, SETTINGS)
+    assert climbing[1:3] == [search.FIRST, search.PROMISING]
 
 
 def test_of_candidates_near_each_other_only_the_best_stays():

@@ -103,10 +103,10 @@ static nb::tuple climbed(Block i, Block j, Block k, Matrix index, Numbers number
 }
 
 static nb::tuple swept(Block computed, double pitch, Picture fixed, Picture weight, Numbers numbers, Turns turns,
-                       int reach_u, int reach_v, int threads) {
+                       int reach_u, int reach_v, int stride, int threads) {
     const Arm arm = arm_of(numbers);
-    const Sweep sweep{static_cast<int>(computed.shape(1)), pitch, reach_u, reach_v};
-    if (computed.shape(1) != computed.shape(2) || reach_u < 0 || reach_v < 0 || !fits(fixed, arm) || !fits(weight, arm))
+    const Sweep sweep{static_cast<int>(computed.shape(1)), pitch, reach_u, reach_v, stride};
+    if (stride < 1 || computed.shape(1) != computed.shape(2) || reach_u < 0 || reach_v < 0 || !fits(fixed, arm) || !fits(weight, arm))
         throw nb::value_error("pictures of shapes that do not belong together");
     const int h = static_cast<int>(arm.h), w = static_cast<int>(arm.w);
     const std::size_t n = computed.shape(0), m = turns.shape(0);
@@ -138,5 +138,6 @@ void projector::add_batch(nb::module_& m) {
           nb::arg("fixed"), nb::arg("weight"), nb::arg("gradient"), nb::arg("iterations"), nb::arg("tolerance_px"),
           nb::arg("threads"), nb::arg("path"));
     m.def("swept", &swept, nb::arg("computed"), nb::arg("pitch"), nb::arg("fixed"), nb::arg("weight"), nb::arg("numbers"),
-          nb::arg("turns"), nb::arg("reach_u"), nb::arg("reach_v"), nb::arg("threads"));
+          nb::arg("turns"), nb::arg("reach_u"), nb::arg("reach_v"),
+          nb::arg("stride"), nb::arg("threads"));
 }

@@ -16,6 +16,9 @@
 #else
 #define FLUORONAV_SWEEP_CLONES
 #endif
+#ifndef FLUORONAV_INLINE
+#define FLUORONAV_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace projector {
 
@@ -23,6 +26,7 @@ struct Sweep {
     int size;      // of the square pictures that are laid over, px
     double pitch;  // of their pixels, mm at the detector; the central ray meets the middle of the picture
     int reach_u, reach_v;  // shifts from -reach to reach, px of the measured picture
+    int stride;            // of the shifts along v that are tried first; those between are, beside the best
 };
 
 struct Laid {
@@ -56,27 +60,33 @@ inline void turned(const float* picture, const Sweep& s, const Arm& arm, double 
     }
 }
 
+// The best of LANES shifts along u from `first` on, at row `dv`, if better than the best so far.
+FLUORONAV_INLINE void lay(const float* image, int pitch, const Target& t, const Sweep& s, int first, int dv, Laid& best) {
+    Lanes one = {}, two = {}, cross = {};  // a lane a shift
+    for (int y = 0; y < t.h; ++y) {
+        const float* row = image + static_cast<std::ptrdiff_t>(y + dv) * pitch + first;
+        const float *weight = &t.weight[y * t.w], *wb = &t.wb[y * t.w];
+        for (int x = 0; x < t.w; ++x) {
+            const Lanes m = lanes(row + x), wm = weight[x] * m;
+            one += wm, two += wm * m, cross += wb[x] * m;
+        }
+    }
+    const int n = std::min(LANES, 2 * s.reach_u + 1 - first);
+    for (int i = 0; i < n; ++i) {
+        const float aa = two[i] - one[i] * one[i] / static_cast<float>(t.mass);
+        const float r = cross[i] / std::sqrt(std::max(aa, 1e-9f) * static_cast<float>(t.norm));
+        if (r > best.r) best = {r, first + i - s.reach_u, dv - s.reach_v};
+    }
+}
+
 // The best of all shifts of `image` (rows of `pitch`, the measured picture's and reach more on each side, zeros behind).
 FLUORONAV_SWEEP_CLONES static Laid best_shift(const float* image, int pitch, const Target& t, const Sweep& s) {
     Laid best;
-    for (int dv = 0; dv <= 2 * s.reach_v; ++dv)
-        for (int first = 0; first <= 2 * s.reach_u; first += LANES) {
-            Lanes one = {}, two = {}, cross = {};  // a lane a shift
-            for (int y = 0; y < t.h; ++y) {
-                const float* row = image + static_cast<std::ptrdiff_t>(y + dv) * pitch + first;
-                const float *weight = &t.weight[y * t.w], *wb = &t.wb[y * t.w];
-                for (int x = 0; x < t.w; ++x) {
-                    const Lanes m = lanes(row + x), wm = weight[x] * m;
-                    one += wm, two += wm * m, cross += wb[x] * m;
-                }
-            }
-            const int n = std::min(LANES, 2 * s.reach_u + 1 - first);
-            for (int i = 0; i < n; ++i) {
-                const float aa = two[i] - one[i] * one[i] / static_cast<float>(t.mass);
-                const float r = cross[i] / std::sqrt(std::max(aa, 1e-9f) * static_cast<float>(t.norm));
-                if (r > best.r) best = {r, first + i - s.reach_u, dv - s.reach_v};
-            }
-        }
+    for (int dv = 0; dv <= 2 * s.reach_v; dv += s.stride)
+        for (int first = 0; first <= 2 * s.reach_u; first += LANES) lay(image, pitch, t, s, first, dv, best);
+    const int from = (best.u + s.reach_u) / LANES * LANES, row = best.v + s.reach_v;
+    for (int dv = std::max(0, row - s.stride + 1); dv <= std::min(2 * s.reach_v, row + s.stride - 1); ++dv)
+        if (dv != row) lay(image, pitch, t, s, from, dv, best);
     return best;
 }
 
