@@ -139,7 +139,8 @@ def exposure_followed(mean: Array, y: Array, valid: Array) -> tuple[Array, bool]
                     for n, size in zip(old.shape, y.shape, strict=True))
     pick = valid[down[:, None], across]
     old, change = old[pick], (new - old)[pick]
-    if old.size < 64:
+    # half of the levels must have moved, and a level whose median has moved has half of its blocks moved
+    if old.size < 64 or np.count_nonzero(np.abs(change) > STEP) < old.size // LEVELS // 2 * (LEVELS // 2):
         return mean, False
     order = np.argsort(old, kind="stable")[: old.size // LEVELS * LEVELS].reshape(LEVELS, -1)
     centers, shifts = old[order].mean(axis=1, dtype=np.float64), np.median(change[order], axis=1).astype(np.float64)

@@ -40,7 +40,7 @@ class Motion:
         flow, trusted = believed(state.small, small, noise=0.4 / item.cell)
         if not trusted.any():
             return new, item
-        shift = np.where(trusted[..., None], flow * np.float32(item.cell), 0).astype(np.float32)
+        shift = flow * (trusted[..., None] * np.float32(item.cell))
         return new, replace(item, flow=shift, trusted=trusted.astype(np.uint8))
 
 
@@ -56,6 +56,6 @@ def believed(before: Array, now: Array, noise: float) -> tuple[Array, Array]:
                       borderMode=cv2.BORDER_REPLICATE)
     left = cv2.blur(np.square(now - moved), (9, 9))
     change = cv2.blur(np.square(now - before), (9, 9))
-    length = np.hypot(back[..., 0], back[..., 1])
-    trusted = (left < EXPLAINS * change) & (change > (NOTICED * noise) ** 2) & (length > LEAST_PX)
+    square = np.square(back[..., 0]) + np.square(back[..., 1])
+    trusted = (left < EXPLAINS * change) & (change > (NOTICED * noise) ** 2) & (square > LEAST_PX**2)
     return -back, trusted

@@ -144,7 +144,7 @@ static void energy_row(const float* a, const float* b, const float* c, const flo
 FLUORONAV_LOOP
 static void raise_row(const float* __restrict d, const float* __restrict energy, int n, float gain, float inverse,
                       float* __restrict add) {
-    for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, kHigh) * d[x];
+    for (int x = 0; x < n; ++x) add[x] = gain * smoothstep(energy[x] * inverse, kLow, 1 / (kHigh - kLow)) * d[x];
 }
 
 // What is added to the rows r0 (a multiple of 4) to r1 of a level, samples of their E, and the rows of the next level that come

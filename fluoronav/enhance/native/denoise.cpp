@@ -46,9 +46,9 @@ static void update_row(const Before& before, const Short* __restrict strength, c
     const float *__restrict y = before.y, *__restrict m = before.m, *__restrict v = before.v;
     float *__restrict m_out = after.m, *__restrict v_out = after.v;
     const float frame = rules.frame, scale = rules.evidence_scale * kEvidenceUnit, least = rules.floor / frame;
-    const float low = rules.gate_low, high = rules.gate_high, unknown = kUnknown * frame;
+    const float low = rules.gate_low, inverse = 1 / (rules.gate_high - low), unknown = kUnknown * frame;
     for (int x = 0; x < cols; ++x) {
-        const float g = smoothstep(float(strength[x]) * scale, low, high);
+        const float g = smoothstep(float(strength[x]) * scale, low, inverse);
         const float ignorance = (1 - g) * v[x] + g * unknown;
         float a = ignorance / (ignorance + frame);
         a = a > least ? a : least;
@@ -65,10 +65,11 @@ static void keep_row(const Around& row, const Short* __restrict strength, const 
     const float *__restrict m = row.m, *__restrict v = row.v, *__restrict base = row.base;
     const float line_scale = rules.line_scale * kDetailUnit, point_scale = rules.point_scale;
     const float low = rules.detail_low, high = rules.detail_high, least = rules.detail_least;
+    const float line_inverse = 1 / (high - low), point_inverse = 1 / (high + 1 - low);
     for (int x = 0; x < cols; ++x) {
         const float inverse = 1.0f / std::sqrt(v[x]), d = m[x] - base[x];
-        const float s_line = smoothstep(float(strength[x]) * line_scale * inverse, low, high);
-        const float s_point = smoothstep(std::fabs(d) * point_scale * inverse, low, high + 1);
+        const float s_line = smoothstep(float(strength[x]) * line_scale * inverse, low, line_inverse);
+        const float s_point = smoothstep(std::fabs(d) * point_scale * inverse, low, point_inverse);
         float s = s_line > s_point ? s_line : s_point;
         s = s > least ? s : least;
         clean[x] = base[x] + s * d;
@@ -122,8 +123,8 @@ class Walk {
   public:
     Walk(const Picture& state, const Flow* flow, const Rules& rules, const Buffers& to)
         : state_(state), flow_(flow), rules_(rules), to_(to), rows_(state.rows), cols_(state.cols),
-          high_((rows_ + 1) / 2), wide_((cols_ + 1) / 2), mover_(state, flow ? *flow : Flow{}, rules.price),
-          m1_(scratch_, 4, rows_, cols_), v1_(scratch_, 4, rows_, cols_), worse_(scratch_, 8, rows_, cols_),
+          high_((rows_ + 1) / 2), wide_((cols_ + 1) / 2),
+          followed_(scratch_, to.y, state, flow ? *flow : Flow{}, rules.frame, rules.price),
           m0_(scratch_, 8, rows_, cols_), v0_(scratch_, 8, rows_, cols_), m_(scratch_, 16, rows_, cols_),
           v_(scratch_, 16, rows_, cols_), base_(scratch_, 8, rows_, cols_), kept_(scratch_, 2, rows_, cols_),
           halves_(scratch_, 8, high_, wide_), left_(scratch_, 4, high_, wide_), innovation_(scratch_, 4, rows_, cols_),
@@ -140,7 +141,7 @@ class Walk {
             };
             int y;
             if (to_.y && due(kInnovated, y)) {
-                for (; flow_ && next < std::min(rows_, y + 3); ++next) move(next);
+                for (; flow_ && next < std::min(rows_, y + 3); ++next) followed_.move(next);
                 innovate(y);
             }
             if (to_.y && due(kSoftened, y)) soften(y);
@@ -155,23 +156,8 @@ class Walk {
     }
 
   private:
-    void move(int y) {
-        if (mover_.row(y, m1_.row(y), v1_.row(y)))
-            worse_row(to_.y + at(y), state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), rules_.frame, cols_,
-                      worse_.row(y));
-        else
-            std::fill(worse_.row(y), worse_.row(y) + cols_, 0.0f);
-        worse_.repeat(y);
-    }
-
     void innovate(int y) {
-        if (flow_) {
-            const float* near[5];
-            for (int k = 0; k < 5; ++k) near[k] = worse_.at(y + k - 2);
-            binomial_row(near, 1, cols_, floats_, more_);
-            chosen_row(more_, state_.m + at(y), state_.v + at(y), m1_.row(y), v1_.row(y), cols_, m0_.row(y),
-                       v0_.row(y));
-        }
+        stays_[y & 7] = !flow_ || !followed_.choose(y, m0_.row(y), v0_.row(y));
         innovation_row(to_.y + at(y), before_m(y), before_v(y), rules_.frame, cols_, innovation_.row(y));
         innovation_.repeat(y);
     }
@@ -240,8 +226,8 @@ class Walk {
     }
 
     std::size_t at(int y) const { return std::size_t(y) * cols_; }
-    const float* before_m(int y) { return flow_ ? m0_.row(y) : state_.m + at(y); }
-    const float* before_v(int y) { return flow_ ? v0_.row(y) : state_.v + at(y); }
+    const float* before_m(int y) { return stays_[y & 7] ? state_.m + at(y) : m0_.row(y); }
+    const float* before_v(int y) { return stays_[y & 7] ? state_.v + at(y) : v0_.row(y); }
 
     Scratch scratch_;
     const Picture state_;
@@ -249,8 +235,9 @@ class Walk {
     const Rules& rules_;
     const Buffers& to_;
     const int rows_, cols_, high_, wide_;
-    Mover mover_;
-    Ring<float> m1_, v1_, worse_, m0_, v0_, m_, v_, base_, kept_, halves_, left_;
+    Followed followed_;
+    bool stays_[8] = {};  // of rows: the state stayed where it was
+    Ring<float> m0_, v0_, m_, v_, base_, kept_, halves_, left_;
     Ring<Short> innovation_, soft_, change_, detail_, along_;
     Short* steps_;
     float *floats_, *more_;

@@ -52,8 +52,9 @@ struct Padded {
     }
 };
 
-FLUORONAV_INLINE float smoothstep(float x, float low, float high) {
-    float t = (x - low) / (high - low);
+// 0 below `low`, 1 from 1 / inverse above it on, smooth between: a division a pixel is worth avoiding.
+FLUORONAV_INLINE float smoothstep(float x, float low, float inverse) {
+    float t = (x - low) * inverse;
     t = t < 0 ? 0 : (t > 1 ? 1 : t);
     return t * t * (3 - 2 * t);
 }

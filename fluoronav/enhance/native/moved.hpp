@@ -21,25 +21,43 @@ struct Flow {
 class Mover {
   public:
     Mover(const Picture& picture, const Flow& flow, float price)
-        : picture_(picture), flow_(flow), price_(price), px_(picture.cols), py_(picture.cols) {
+        : picture_(picture), flow_(flow), price_(price), dx_(picture.cols), dy_(picture.cols), tx_(picture.cols),
+          ty_(picture.cols) {
         for (auto& row : full_) row.resize(2 * std::size_t(picture.cols));
     }
-    // Row y of the moved state; false where nothing is trusted and it is the state itself.
-    bool row(int y, float* m, float* v);
+    bool moves(int y) const;               // whether anything is trusted in row y
+    void row(int y, float* m, float* v);  // row y of the moved state
 
   private:
+    const std::uint8_t* trusted_at(int y) const {
+        return flow_.trusted + std::size_t(std::min(y / flow_.cell, flow_.rows - 1)) * flow_.cols;
+    }
     Picture picture_;
     Flow flow_;
     float price_;
-    std::vector<float> full_[2], px_, py_;  // two rows of cells at full resolution, even and odd; places of a row
+    std::vector<float> full_[2];  // two rows of cells at full resolution, even and odd
+    std::vector<int> dx_, dy_;    // places of a row: whole pixels and fractions
+    std::vector<float> tx_, ty_;
     int spread_[2] = {-1, -1};
 };
 
-// How much worse the second hypothesis explains a frame, in units of expected variance.
-void worse_row(const float* y, const float* m0, const float* v0, const float* m1, const float* v1, float frame, int cols,
-               float* out);
-void chosen_row(const float* worse, const float* m0, const float* v0, const float* m1, const float* v1, int cols,
-                float* m, float* v);
+// The better hypothesis of every pixel, row by row: rows are moved one after the other, and row y is chosen when row
+// y + 2 (or the last) has moved.
+class Followed {
+  public:
+    Followed(Scratch& scratch, const float* y, const Picture& state, const Flow& flow, float frame, float price);
+    void move(int y);
+    bool choose(int y, float* m, float* v);  // false where nothing moved and the state stands; m and v are untouched then
+
+  private:
+    const float* y_;
+    Picture state_;
+    float frame_;
+    Mover mover_;
+    Ring<float> m_, v_, worse_;
+    bool moved_[8] = {};
+    float *vertical_, *mean_;
+};
 
 // The better hypothesis of every pixel of a picture.
 void followed(const float* y, const Picture& state, const Flow& flow, float frame, float price, float* m, float* v);
