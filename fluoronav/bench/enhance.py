@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from fluoronav.bench import enhance_contrast, enhance_heads, enhance_peers, enhance_speed
+from fluoronav.bench.enhance_blur import deblurred
 from fluoronav.bench.enhance_methods import RECURSIVE, Method, chain_filter, filter_of, methods, recursive_filter
 from fluoronav.bench.enhance_scenes import Bench
 from fluoronav.bench.enhance_tasks import Tasks
@@ -31,7 +32,7 @@ def figures(progress: Progress, full: bool = False) -> dict[str, Figure]:
 
     full: BM4D on all pictures and tasks, and BM3D at 1024 x 1024: half an hour more.
     """
-    found = enhance_contrast.figures(progress) | enhance_heads.figures(progress)
+    found = enhance_contrast.figures(progress) | enhance_heads.figures(progress) | deblurred()
     ours = [m for m in methods() if m.why is None]
     found |= {f"enhance.psnr_over_raw_25{m.suffix}": Figure(None, "dB", 0, str(m.why)) for m in methods() if m.why}
     for method in ours:

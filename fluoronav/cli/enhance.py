@@ -21,9 +21,12 @@ def enhance(
     stabilise: Annotated[bool, typer.Option(
         "--stabilise", help="take the motion of the whole picture away (breathing, table); borders turn black, and "
         "the file's geometry no longer fits its pixels: not for registration")] = False,
+    deblur: Annotated[bool, typer.Option(
+        "--deblur", help="undo the blur of what moved while the tube was on, along its motion, where it stands above "
+        "the noise; needs the length of the pulse in the header")] = False,
     uncertainty: Annotated[Path | None, typer.Option(
         "--uncertainty", metavar="FILE", help="also write the standard deviation of each clean pixel: the same kind, "
-        "16 bits, the unit is printed and in the header; not together with the three above")] = None,
+        "16 bits, the unit is printed and in the header; not with --contrast, --superres, --stabilise")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Remove noise from a run: same grey scale and bit depth, DERIVED, the chain named in the header.
@@ -37,7 +40,8 @@ def enhance(
     from fluoronav.enhance.contrast import checked_strength
     from fluoronav.enhance.derive import enhance_path
 
-    chain = Chain(ChainSettings(contrast=checked_strength(contrast), superres=superres, stabilise=stabilise))
+    chain = Chain(ChainSettings(contrast=checked_strength(contrast), superres=superres, stabilise=stabilise,
+                                deblur=deblur))
 
     with progress(f"enhance {source.name}", quiet=json_) as report:
         done = enhance_path(source, output, chain, report, uncertainty=uncertainty)

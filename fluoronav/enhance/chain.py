@@ -42,7 +42,8 @@ class ChainSettings:
 
     uncertainty: the stated deviation holds what the denoiser may have missed, not its noise alone (stated.py).
     contrast: strength 0 (off) to 2; superres: pixels of half the size; stabilise: motion of the whole picture is
-    taken away, and the C-arm moved with the pixels. contrast_by: `classical` (a fixed law),
+    taken away, and the C-arm moved with the pixels. deblur: what moved while the tube was on is sharpened along its
+    motion (deblur.py; needs motion and the length of the pulse). contrast_by: `classical` (a fixed law),
     `learned` (gains that a net chooses), or `auto`: learned where it can run.
 
     method: `classical`, `learned` (two nets choose the weights; needs OpenVINO), or `auto`: learned where it can
@@ -56,6 +57,7 @@ class ChainSettings:
     contrast_by: Literal["auto", "classical", "learned"] = "auto"
     superres: bool = False
     stabilise: bool = False
+    deblur: bool = False
     denoiser: DenoiseSettings = field(default_factory=DenoiseSettings)
     method: Literal["auto", "classical", "learned"] = "classical"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluoronav.enhance.contrast import Contrast
 from fluoronav.enhance.contrast import unavailable as cannot_choose
+from fluoronav.enhance.deblur import Deblur
 from fluoronav.enhance.display import Display
 from fluoronav.enhance.stabilise import Stabilise
 from fluoronav.enhance.superres import FACTOR, Superres, unavailable
@@ -28,6 +29,8 @@ __all__ = ["FACTOR", "HEADS", "STABILISED", "described", "with_heads", "without"
 def with_heads(stages: dict[str, Any], settings: ChainSettings) -> dict[str, Any]:
     """The stages followed by display and the heads that the settings ask for, in the order in which they run."""
     heads: dict[str, Any] = {}
+    if settings.deblur and settings.denoise and settings.motion:
+        heads["deblur"] = Deblur()
     if settings.contrast > 0:
         heads["contrast"] = Contrast(settings.contrast, contrast_learned(settings))
     heads["display"] = Display()
@@ -55,6 +58,8 @@ def without(stage: Any, work: Work) -> Work:
 def described(settings: ChainSettings) -> list[str]:
     """The heads in words, for the header of a derived picture."""
     out = []
+    if settings.deblur:
+        out.append("blur of motion within the pulse undone once along the flow, where it stands above the noise")
     if settings.contrast > 0:
         out.append(f"contrast of supported details raised by up to {1 + settings.contrast:g} (four-level pyramid"
                    + (", gains that a net chooses)" if contrast_learned(settings) else ")"))
