@@ -225,6 +225,8 @@ def cell_of(shape: tuple[int, ...]) -> int:
 
 def texture(y: Array) -> float:
     """Median magnitude of the second difference along and across, at places spread evenly: mostly noise."""
+    if min(y.shape) < 3:
+        return 0.0  # no pixel has neighbors on all sides
     down, across = (max(n // TEXTURED, 2) for n in y.shape)
     c = y[1:-1:down, 1:-1:across]
     rows, columns = c.shape

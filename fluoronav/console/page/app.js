@@ -73,7 +73,7 @@ store.subscribe((view, before) => {
     stage.draw(view);
     panel.may(header, noCase(), view);
   }
-  face(view, stage, header?.heads);
+  face(view, stage, header);
   watch();
 });
 
@@ -110,7 +110,7 @@ function take(next, parts) {
 function words(at) {
   banner.state(header.state, noCase(), at);
   corners(header, mode === "replay");
-  face(store.value, stage, header?.heads);
+  face(store.value, stage, header);
   panel.may(header, noCase(), store.value);
 }
 
@@ -183,7 +183,7 @@ function watch() {
   banner.live(verdict({ now: now(), newestAt, connected: link.connected, brokenAt, status, statusAt,
     held: store.value.hold, mode }));
   if (was === document.body.dataset.live) return;
-  face(store.value, stage, header?.heads);
+  face(store.value, stage, header);
   if (document.body.dataset.live === "stale") byId("keys").close(); // nothing lies over an alarm
 }
 

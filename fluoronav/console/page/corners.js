@@ -21,9 +21,18 @@ export function corners(header, replay) {
   badges(header.badges.filter((badge) => badge !== "no case"));
 }
 
-// Every enhanced or overlaid picture says so on its face.
-export function face(view, stage, heads) {
+// What the chain left out of this frame, of what makes a picture an enhanced one.
+const LEFT_OUT = /^(motion|denoise|uncertainty|contrast) (skipped|failed)/;
+
+// Every enhanced or overlaid picture says so on its face, and what was left out.
+export function face(view, stage, header) {
+  const heads = header?.heads;
   const words = [stage.face];
+  if (stage.face === "ENHANCED")
+    for (const badge of header?.badges ?? []) {
+      const left = LEFT_OUT.exec(badge);
+      if (left) words[0] += ` WITHOUT ${left[1].toUpperCase()}`;
+    }
   if (stage.face === "ENHANCED" && heads?.contrast > 0) words.push(`CONTRAST ${heads.contrast.toFixed(1)}`);
   if (stage.face && heads?.superres) words.push("FINER PIXELS");
   if (stage.face && heads?.stabilise) words.push("STABILISED");

@@ -33,6 +33,18 @@ def test_the_picture_moves_and_its_words_are_there(page: Any, live: tuple[Consol
     assert page.get_attribute("body", "data-live") == "live"
 
 
+def test_a_picture_that_a_stage_was_left_out_of_says_so_on_its_face(
+        page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
+    feed, server = live
+    opened(page, server)
+    until(page, "document.getElementById('face').textContent.startsWith('ENHANCED')")
+    assert "WITHOUT" not in page.inner_text("#face")
+    feed.badges = ("motion skipped: out of time", "denoise failed and is off: ValueError")
+    until(page, "document.getElementById('face').textContent.startsWith('ENHANCED WITHOUT MOTION WITHOUT DENOISE')")
+    feed.badges = ()
+    until(page, "!document.getElementById('face').textContent.includes('WITHOUT')")
+
+
 def test_time_to_the_screen_is_measured_in_the_page(page: Any, live: tuple[ConsoleFeed, ConsoleServer]) -> None:
     _, server = live
     opened(page, server)

@@ -158,3 +158,12 @@ def test_the_window_does_not_flicker() -> None:
     out = play([still(k) for k in range(12)])
     levels = [float(np.median(e.display)) for e in out[2:]]
     assert max(levels) - min(levels) <= 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2)])
+def test_a_picture_too_small_for_neighbors_comes_through_without_a_warning(shape: tuple[int, int]) -> None:
+    ramp = 900 + np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape)
+    frames = [scenes.frame(ramp + np.uint16(k), k) for k in range(3)]
+    for enhanced in play(frames):
+        assert enhanced.display.shape == shape and np.isfinite(enhanced.line_integrals).all()
