@@ -3,9 +3,9 @@
 
 Scenes of models.training.simulate (family `train`) go through the chain at 8 to 150 % of a full dose. What is wanted is
 added truth: the contrast of devices and of vessels once more, of everything else nothing. The loss is the distance from
-it, in units of noise, where devices are weighed; beside it a critic learns to tell raised patches from patches with
-the true addition (least squares: Mao et al., ICCV 2017), and its opinion is ADVERSE of the loss. One thread, one seed;
-checkpoints, and the same command goes on from the last. `--export` writes the last checkpoint to models/weights.
+it, in units of noise, where devices and vessels are weighed; beside it a critic learns to tell raised patches from
+patches with the true addition (least squares: Mao et al., ICCV 2017), and its opinion is ADVERSE of the loss. One
+thread, one seed; checkpoints; the same command goes on from the last. `--export` writes it to models/weights.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _one(nets: tuple[Gains, Critic], optimizers: tuple[torch.optim.Optimizer, ..
     details = [batch[f"d{level}"] for level in range(LEVELS)]
     added = added_by(net(batch["features"]), details, batch["low"], batch["high"], GAIN)
     inside = np.s_[..., BORDER:-BORDER, BORDER:-BORDER]
-    weight = 1 + recipe.device * functional.max_pool2d(batch["weight"], 5, 1, 2)
+    sought = torch.maximum(batch["weight"], (batch["wanted"].abs() / 2).clamp(max=1))  # devices, and vessels that show
+    weight = 1 + recipe.device * functional.max_pool2d(sought, 5, 1, 2)
     off = (weight * functional.huber_loss(added, batch["wanted"], reduction="none", delta=1.0))[inside].mean()
     loss = off + recipe.adverse * ((critic(batch["y"], added) - 1) ** 2).mean()
     optimizers[0].zero_grad()

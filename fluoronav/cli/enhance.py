@@ -40,8 +40,9 @@ def enhance(
     from fluoronav.enhance.contrast import checked_strength
     from fluoronav.enhance.derive import enhance_path
 
-    chain = Chain(ChainSettings(contrast=checked_strength(contrast), superres=superres, stabilise=stabilise,
-                                deblur=deblur))
+    # a file can wait for the better contrast; a live frame cannot
+    chain = Chain(ChainSettings(contrast=checked_strength(contrast), contrast_by="auto", superres=superres,
+                                stabilise=stabilise, deblur=deblur))
 
     with progress(f"enhance {source.name}", quiet=json_) as report:
         done = enhance_path(source, output, chain, report, uncertainty=uncertainty)

@@ -19,7 +19,7 @@ from typing import cast
 from models.engines import WEIGHTS, Engine, hardware_precisions, installed, open_engine
 
 RECORD = "precision.json"
-NETS = ("mixing_time", "mixing_space", "superres")
+NETS = ("mixing_time", "mixing_space", "superres", "contrast")
 ORDER = ("int8", "bf16")  # the first that passes and is in hardware
 
 

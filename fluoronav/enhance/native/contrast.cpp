@@ -155,6 +155,7 @@ static void walk_level(Level& at, Level& next, int level, float gain, float floo
     Ring<float> detail(scratch, 4, rows, cols);
     float *line = scratch.take<float>(cols + 2 * kPad) + kPad, *mean = scratch.take<float>(cols);
     float *t = scratch.take<float>(cols), *l = scratch.take<float>(cols), *energy = scratch.take<float>(cols);
+    float* sum = scratch.take<float>(cols);
     for (int r = std::max(0, r0 - 1); r <= r1; ++r) {
         if (r < rows) {
             blur5_row(at.g, r, line, mean, detail.row(r));
@@ -167,7 +168,7 @@ static void walk_level(Level& at, Level& next, int level, float gain, float floo
         if (e % every == 0)
             for (int x = 0; x < sampled; ++x) energies[std::size_t(e / every) * sampled + x] = energy[x * every];
         raise_row(detail.at(e), energy, cols, gain, 1 / floor, at.add.row(e));
-        if (at.told) tell_row(at, level, e, energy, detail.at(e));
+        if (at.told) tell_row(at, level, e, energy, detail.at(e), sum);
     }
 }
 

@@ -54,28 +54,41 @@ static void times(const float* __restrict a, int n, float* __restrict out) {
     for (int x = 0; x < n; ++x) out[x] *= a[x];
 }
 
-// Adds the mean of `size` pixels of a row, `weight` times, to its cells; the last pixel is repeated.
-static void pool_row(const float* row, int cols, int size, float weight, float* cells) {
-    const int whole = cols / size;
-    for (int x = 0; x < whole; ++x) {
-        float sum = 0;
-        for (int i = 0; i < size; ++i) sum += row[x * size + i];
-        cells[x] += weight * sum;
-    }
-    if (cols % size == 0) return;
-    float sum = float(size - cols % size) * row[cols - 1];
-    for (int x = whole * size; x < cols; ++x) sum += row[x];
-    cells[whole] += weight * sum;
+FLUORONAV_LOOP
+static void weighed(const float* __restrict row, int n, float weight, float* __restrict sum) {
+    for (int x = 0; x < n; ++x) sum[x] += weight * row[x];
 }
 
-// What `choose` is told of one row of a level.
-static void tell_row(Level& at, int level, int r, const float* energy, const float* detail) {
+// Sums of kSize pixels of a row times `scale`; the last pixel is repeated.
+template <int kSize>
+FLUORONAV_LOOP static void pool_row(const float* __restrict row, int cols, float scale, float* __restrict cells) {
+    const int whole = cols / kSize;
+    for (int x = 0; x < whole; ++x) {
+        float sum = 0;
+        for (int i = 0; i < kSize; ++i) sum += row[x * kSize + i];
+        cells[x] = scale * sum;
+    }
+    if (cols % kSize == 0) return;
+    float sum = float(kSize - cols % kSize) * row[cols - 1];
+    for (int x = whole * kSize; x < cols; ++x) sum += row[x];
+    cells[whole] = scale * sum;
+}
+
+// What `choose` is told of one row of a level; `sum` keeps the rows of a cell.
+static void tell_row(Level& at, int level, int r, const float* energy, const float* detail, float* sum) {
     const int rows = at.g.rows, cols = at.g.cols, size = level < kRanged ? 1 << (kRanged - level) : 1;
-    if (level >= kRanged) std::copy(detail, detail + cols, at.detail.row(r));
+    if (level >= kRanged) {
+        std::copy(detail, detail + cols, at.detail.row(r));
+        std::copy(energy, energy + cols, at.cells.row(r));
+        return;
+    }
+    const int left = r == rows - 1 ? size - r % size : 1;  // the last row is repeated
+    if (r % size == 0) std::fill(sum, sum + cols, 0.0f);
+    weighed(energy, cols, float(left), sum);
+    if (r % size + left < size) return;
     float* cells = at.cells.row(r / size);
-    if (r % size == 0) std::fill(cells, cells + at.cells.cols, 0.0f);
-    const int times = r == rows - 1 ? size - r % size : 1;  // the last row is repeated
-    pool_row(energy, cols, size, float(times) / float(size * size), cells);
+    if (size == 4) pool_row<4>(sum, cols, 1.0f / 16, cells);
+    else pool_row<2>(sum, cols, 0.25f, cells);
 }
 
 // What `choose` is told (7 planes on the grid of kRanged, 2 on the next).
