@@ -40,6 +40,14 @@ class Spine:
         x, y = (np.interp(points[..., 2], self.heads_mm, self.at_mm[:, a]) for a in (0, 1))
         return np.asarray(np.hypot(points[..., 0] - x, points[..., 1] - y))
 
+    def parts(self, attenuation: Volume) -> dict[str, Volume]:
+        """`spine` and `rest`: see `spine_and_rest`."""
+        return spine_and_rest(attenuation, self)
+
+    def holding(self, point_mm: Float64) -> str:
+        """The name of the part that a point (3,) of the patient frame belongs to."""
+        return "spine" if self.distance_mm(point_mm) < RADIUS_MM else "rest"
+
 
 def spine_of(attenuation: Volume) -> Spine:
     """The course of the spine in a volume of attenuation (1/mm). Raises BadInput where no bone stands."""
@@ -63,11 +71,6 @@ def spine_of(attenuation: Volume) -> Spine:
     course = ndimage.gaussian_filter1d(_ridge(blurred).astype(float), 20.0 / _CELL_MM, axis=0, mode="nearest")
     heads = low[2] + _CELL_MM * np.arange(grid.shape[2])
     return Spine(read_only(heads, np.float64), read_only(low[:2] + _CELL_MM * course, np.float64))
-
-
-def in_spine(spine: Spine, point_mm: Float64) -> bool:
-    """Whether a point (3,) of the patient frame belongs to the spine's part rather than to the rest."""
-    return bool(spine.distance_mm(point_mm) < RADIUS_MM)
 
 
 def _ridge(blurred: Float64) -> Array:

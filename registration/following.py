@@ -100,7 +100,7 @@ def followed(model: VolumeModel, view: View, carm_from_patient: Float64, breath:
     ladder = Ladder(view, [EDGE_PX])
     fault = ladder.fault()
     if parts is None or fault:
-        return Registration.lost(fault or "the CT has no spine", start="last"), breath
+        return Registration.lost(fault or "the CT has no parts", start="last"), breath
     names = (breath.part, *(name for name in parts.models if name != breath.part))
     expected = (carm_from_patient, carm_from_patient @ breath.expected)
     end = _rest([parts.models[name] for name in names], ladder, expected, model)
@@ -116,10 +116,10 @@ def followed(model: VolumeModel, view: View, carm_from_patient: Float64, breath:
         return result, breath
     after = breath.after(Rigid.inverse(pose) @ other, pose, model.target_mm)
     off = after.off_mm(pose, model.target_mm)
-    why = f"{result.why}; spine and tissue are followed each by itself, {off:.1f} mm apart at the target"
+    why = f"{result.why}; parts of the patient are followed each by itself, {off:.1f} mm apart at the target"
     if result.outcome is Outcome.ACCEPTED and apart > _MOST_APART_MM:
         result, why = replace(result, outcome=Outcome.AMBIGUOUS), (
-            f"spine and tissue would lie {apart:.0f} mm apart, more than a breath moves them: register again")
+            f"parts of the patient would lie {apart:.0f} mm apart, more than a breath moves them: register again")
     return replace(result, why=why, bodies=dict(zip(names, end.poses, strict=True)),
                    quality=result.quality | {"parted_mm": off}), after
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registration.apart import NOTHING_MM
-from registration.bodies import Spine, in_spine, spine_and_rest, spine_of
+from registration.bodies import Spine, spine_of
 from registration.confidence import error_at
 from registration.errors import BadInput
 from registration.following import Breath
@@ -26,6 +26,7 @@ from registration.geometry import CArm, Float64, Rigid, Volume
 from registration.ladder import Ladder
 from registration.model import Settings, Start, View
 from registration.result import Outcome, Registration
+from registration.segmentation import REST, Body
 from registration.similarity import GRADIENT, MEDIUM, NormalEquations, Similarity
 from registration.solver import Problem, Render, Sight, Solution, Stage, next_step, solve
 
@@ -52,15 +53,14 @@ _DAMPING = 1e-3  # of the first step, as in solver.py
 # deviation along an axis, which bounds 1.6 times of it. Where so much is gained, parts lie farther apart than that.
 _OFF_SHARE, _TORN = 1.5, 0.05
 _AS_WELL = 0.01  # in agreement
-_NAMES = {"spine": "spine", "rest": "tissue"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A CT as spine and rest, each a model at the resolution of small pictures, in that order; `fine`: the same for
-    larger ones, made when first asked for."""
+    """A CT in two parts, spine and rest or a body of its segmentation and the rest, each a model at the resolution of
+    small pictures, in that order; `fine`: the same for larger ones, made when first asked for."""
 
-    spine: Spine
+    division: Spine | Body
     models: dict[str, VolumeModel]
     fine: dict[str, VolumeModel] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Parts:
         from registration.joint import JointModel, RoomView  # it is made of such models
 
         if not self.fine:
-            self.fine.update(models_of(whole, split(whole.attenuation, FINE_MM, self.spine)[1]))
+            self.fine.update(models_of(whole, self.division.parts(on_grid(whole.attenuation, FINE_MM))))
         order = [part, *(name for name in self.fine if name != part)]
         model = JointModel({name: self.fine[name].aimed_at(whole.target_mm) for name in order})
         one = replace(settings, bodies="one")
@@ -94,22 +94,23 @@ class Parting:
 
 
 def parts_of(model: VolumeModel) -> Parts | None:
-    """Spine and rest of a model's volume; None where no bone stands, or all of it lies in one of them."""
+    """The parts of a model's volume: the body of its segmentation that holds the target and the rest, or spine and
+    rest; None where no bone stands, or all of it lies in one of them."""
+    coarse = on_grid(model.attenuation, COARSE_MM)
     try:
-        spine, volumes = split(model.attenuation, COARSE_MM)
+        division = spine_of(coarse) if model.segmentation is None else model.segmentation.body_at(model.target_mm)
     except BadInput:
         return None
+    volumes = division.parts(coarse)
     total = sum(float(v.data.sum()) for v in volumes.values())
     if min(float(v.data.sum()) for v in volumes.values()) < _LEAST * total:
         return None
-    return Parts(spine, models_of(model, volumes))
+    return Parts(division, models_of(model, volumes))
 
 
-def split(attenuation: Volume, grid_mm: float, spine: Spine | None = None) -> tuple[Spine, dict[str, Volume]]:
-    """The spine's course, and spine and rest of a volume on a coarser grid. Raises BadInput where no bone stands."""
-    coarse = attenuation.resampled(max(grid_mm, float(attenuation.spacing_mm.max())))
-    course = spine or spine_of(coarse)
-    return course, spine_and_rest(coarse, course)
+def on_grid(attenuation: Volume, grid_mm: float) -> Volume:
+    """A volume on voxels of that size, its own where they are larger."""
+    return attenuation.resampled(max(grid_mm, float(attenuation.spacing_mm.max())))
 
 
 def models_of(model: VolumeModel, volumes: dict[str, Volume]) -> dict[str, VolumeModel]:
@@ -127,24 +128,30 @@ def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Sett
     apart = parting(model, answer.ladder, pose)
     if apart is None:
         return found
-    part = _at_target(parts, model.target_mm)
+    part = parts.division.holding(model.target_mm)
     off = apart.off_mm(part, pose, model.target_mm)
     quality = {"parted_mm": off, "parted_gain": apart.gain}
-    if settings.bodies == "auto" and off > NOTHING_MM:
+    torn = apart.gain > _TORN  # as one body the answer is refused
+    if settings.bodies == "auto" and (torn or off > NOTHING_MM):
         own = parts.found_by(part, model, view, pose, settings)
-        if _better(own, answer, off):
-            why = f"{own.why}; tissue has moved against the spine: the pose is that of the {_NAMES[part]} at the target"
+        if _better(own, answer, np.inf if torn else off):
+            why = f"{own.why}; {said(parts)} have moved against each other: the pose is that of the part at the target"
             return replace(own, why=why, start=answer.start, quality=own.quality | quality)
     error = error_at(answer.spread, answer.ladder.view.carm, pose, model.target_mm,
                      tissue_mm=allowing(settings, off).tissue_mm)
     judged = judge(Evidence(answer.fit, answer.spread, error, answer.rivals, answer.start), pose, settings)
-    if judged.outcome is Outcome.ACCEPTED and apart.gain > _TORN:
+    if judged.outcome is Outcome.ACCEPTED and torn:
         judged = replace(judged, outcome=Outcome.AMBIGUOUS)
     if judged.outcome is not Outcome.ACCEPTED:
         judged = replace(judged, why=(
-            "spine and tissue have moved against each other since the CT, as in breathing: as one body the CT is off "
+            f"{said(parts)} have moved against each other since the CT, as in breathing: as one body the CT is off "
             f"by some {off:.0f} mm at the target: take a picture at the CT's state of breath, or another view"))
     return replace(judged, quality=judged.quality | quality)
+
+
+def said(parts: Parts) -> str:
+    """Both parts, in words."""
+    return " and ".join("tissue" if name == REST else name for name in parts.models)
 
 
 def allowing(settings: Settings, off_mm: float) -> Settings:
@@ -159,13 +166,9 @@ def look(model: VolumeModel, view: View, carm_from_patient: Float64) -> tuple[fl
     parts, apart = model.parts(), parting(model, Ladder(view, (_GLANCE_PX, _FIT_PX)), carm_from_patient)
     if parts is None or apart is None:
         return 0.0, carm_from_patient, None
-    part = _at_target(parts, model.target_mm)
+    part = parts.division.holding(model.target_mm)
     pose, other = apart.poses[part], next(p for name, p in apart.poses.items() if name != part)
     return apart.off_mm(part, carm_from_patient, model.target_mm), pose, Breath(part, Rigid.inverse(pose) @ other)
-
-
-def _at_target(parts: Parts, target_mm: Float64) -> str:
-    return "spine" if in_spine(parts.spine, target_mm) else "rest"
 
 
 def _better(own: Registration, answer: Answer, off_mm: float) -> bool:

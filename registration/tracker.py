@@ -125,7 +125,7 @@ class Tracker:
         result = self.model.track(view, Start(pose, "last", lean=state.lean), allowing(self.settings, off))
         if off < NOTHING_MM:
             return result
-        why = f"{result.why}; spine and tissue move against each other, as in breathing: {off:.1f} mm at the target"
+        why = f"{result.why}; parts of the patient move against each other, as in breathing: {off:.1f} mm at the target"
         return replace(result, why=why, quality=(result.quality or {}) | {"parted_mm": off})
 
     @staticmethod

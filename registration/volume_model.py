@@ -24,6 +24,7 @@ from registration.parting import Parts, parts_of, unless_parted
 from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
+from registration.segmentation import Segmentation
 from registration.similarity import GRADIENT, MEDIUM, NCC, Correlation
 from registration.solver import Problem, Render, Solution, Stage, solve
 
@@ -72,13 +73,14 @@ class VolumeModel:
 
     target_mm (3,) in the patient frame is where errors are stated; the centre of the volume if None
     (`target_assumed` says so); vessels_mm (n, 3): points on the walls of vessels, patient frame, that contrast
-    may fill while the CT shows them empty. Raises BadInput for a volume without matter.
+    may fill while the CT shows them empty; segmentation: its bodies that may move by themselves, in place of spine and
+    rest. Raises BadInput for a volume without matter.
     """
 
     kind = "volume"
 
     def __init__(self, attenuation: Volume, target_mm: Float64 | None = None, *, threads: int = 2,
-                 vessels_mm: Float64 | None = None) -> None:
+                 vessels_mm: Float64 | None = None, segmentation: Segmentation | None = None) -> None:
         if float(attenuation.data.min()) < 0 or not float(attenuation.data.max()) > 0:
             raise BadInput("attenuation volume",
                            got=f"values {attenuation.data.min():.3g} to {attenuation.data.max():.3g}",
@@ -90,7 +92,7 @@ class VolumeModel:
         if self.target_mm.shape != (3,) or not np.isfinite(self.target_mm).all():
             raise BadInput("target", got=self.target_mm, expected="three finite coordinates in mm",
                            remedy="give --target X Y Z in the patient frame")
-        self.threads = threads
+        self.threads, self.segmentation = threads, segmentation
         self._vessels_mm = None if vessels_mm is None else read_only(vessels_mm, np.float64)
         self.proposers: tuple[search.Proposer, ...] = ()
         self._prepared: dict[int, Prepared] = {}
@@ -103,6 +105,7 @@ class VolumeModel:
         """The same volume, what was prepared of it included, with errors stated at another point (3,)."""
         other = copy(self)
         other.target_mm, other.target_assumed = read_only(target_mm, np.float64), False
+        other._parts = other._parts if other.segmentation is None else []  # another body may hold it
         return other
 
     def prepare(self, carm: CArm) -> None:
@@ -237,7 +240,7 @@ class VolumeModel:
         return self._continued
 
     def parts(self) -> Parts | None:
-        """Spine and rest on a coarser grid; None for a volume without a spine."""
+        """The volume in two parts on a coarser grid (`parts_of`); None where it has none."""
         if not self._parts:
             self._parts.append(parts_of(self))
         return self._parts[0]

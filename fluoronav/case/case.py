@@ -12,6 +12,7 @@ import numpy as np
 from fluoronav.case.store import AGAIN, read_array, read_manifest
 from registration.errors import BadInput
 from registration.geometry import Float64, Volume, read_only
+from registration.segmentation import Segmentation
 from registration.shapes import Mesh, Polylines
 
 
@@ -25,6 +26,7 @@ class Case:
     mr_match: how it was registered to the CT (ct_from_mr, matched, why and its figures); None where it was not tried
     surfaces, centerlines: vessels by name; implant: a mesh; path_mm (n, 3): the planned path
     target_mm (3,): always set; target_assumed: whether nobody gave it
+    bodies: a segmentation of the CT into parts that may move by themselves; None where none was given
     notes: lines that begin with read, derived, assumed or warning
     checksum: sha256 over the manifest's content, which names the sha256 of every file
     """
@@ -42,12 +44,13 @@ class Case:
     notes: tuple[str, ...]
     checksum: str
     mr_match: dict[str, Any] | None = None
+    bodies: Segmentation | None = None
 
     @property
     def contents(self) -> tuple[str, ...]:
         """What is in it, in words for a person."""
         return tuple(word for word, there in (
-            ("CT", self.volume_hu is not None), ("MR", self.mr is not None),
+            ("CT", self.volume_hu is not None), ("bodies", self.bodies is not None), ("MR", self.mr is not None),
             ("vessels", bool(self.surfaces or self.centerlines)), ("implant", self.implant is not None),
             ("path", self.path_mm is not None)) if there)
 
@@ -74,7 +77,7 @@ class Case:
             path_mm=None if parts["path"] is None else read_only(load.array(parts["path"]["points"]), np.float64),
             target_mm=read_only(np.array(manifest["target_mm"], np.float64)),
             target_assumed=bool(manifest["target_assumed"]), notes=tuple(manifest["notes"]),
-            checksum=manifest["checksum"], mr_match=manifest.get("mr_match"))
+            checksum=manifest["checksum"], mr_match=manifest.get("mr_match"), bodies=load.bodies(parts.get("bodies")))
 
 
 class _Loader:
@@ -90,6 +93,10 @@ class _Loader:
         if part is None:
             return None
         return Volume(self.array(part["data"]), np.array(part["patient_from_index"], np.float64))
+
+    def bodies(self, part: dict[str, Any] | None) -> Segmentation | None:
+        labels = None if part is None else self.volume(part["labels"])
+        return None if part is None or labels is None else Segmentation(tuple(part["names"]), labels)
 
     def mesh(self, part: dict[str, Any]) -> Mesh:
         return Mesh(self.array(part["vertices"]), self.array(part["faces"]))
@@ -114,6 +121,11 @@ class Packer:
         small = data.astype(np.int16) if abs(float(data.min())) < 32768 and float(data.max()) < 32768 else None
         keep = small if small is not None and np.array_equal(small, data) else data
         return {"data": self._add(f"{name}.zst", keep), "patient_from_index": volume.patient_from_index.tolist()}
+
+    def bodies(self, segmentation: Segmentation | None) -> dict[str, Any] | None:
+        if segmentation is None:
+            return None
+        return {"names": list(segmentation.names), "labels": self.volume("bodies", segmentation.labels)}
 
     def mesh(self, name: str, mesh: Mesh) -> dict[str, Any]:
         return {"vertices": self._add(f"{name}-vertices.zst", mesh.vertices),

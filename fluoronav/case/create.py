@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fluoronav.case.body_files import read_bodies
 from fluoronav.case.case import Case, Packer
 from fluoronav.case.dicom_series import Progress, Series
 from fluoronav.case.fit import check_centerlines, check_inside, check_mr, check_target, default_target, laid_onto_ct
@@ -23,6 +24,7 @@ from fluoronav.imaging.notes import Notes
 from registration.errors import BadInput
 from registration.geometry import Float64, Volume
 from registration.multimodal import MrMatch
+from registration.segmentation import Segmentation
 from registration.shapes import Mesh, Polylines
 
 
@@ -38,16 +40,18 @@ class _Parts:
     centerlines: dict[str, Polylines] = field(default_factory=dict)
     implant: Mesh | None = None
     path_mm: Float64 | None = None
+    bodies: Segmentation | None = None
 
 
 def create_case(folder: str | Path, *, ct: str | Path | None = None, vessels: Sequence[str | Path] = (),
                 implant: str | Path | None = None, mr: str | Path | None = None, path: str | Path | None = None,
-                target: ArrayLike | None = None, axes: str | None = None, progress: Progress | None = None,
-                force: bool = False) -> Case:
+                target: ArrayLike | None = None, axes: str | None = None, bodies: Sequence[str] = (),
+                progress: Progress | None = None, force: bool = False) -> Case:
     """Read the inputs, check that they fit each other, write the case folder, open it.
 
     ct, mr: DICOM folder, NIfTI, NRRD or MHA; vessels: surfaces, centerlines, label volumes; implant: a mesh;
     path: planned path; target: (3,) L, P, S mm; axes: those of mesh and line files that are not L, P, S;
+    bodies: parts of the CT that may move by themselves, `NAME=FILE` or `NAME=FILE:1,2` (label volumes);
     force: replace an existing case. Raises BadInput, and leaves nothing behind.
     """
     place = Path(folder)
@@ -60,6 +64,8 @@ def create_case(folder: str | Path, *, ct: str | Path | None = None, vessels: Se
     parts = _Parts()
     if ct is not None:
         parts.ct = read_patient_volume(Path(ct), "CT", parts.notes, lambda s, text: report(0.5 * s, text))
+    if bodies:
+        parts.bodies = read_bodies(bodies, None if parts.ct is None else parts.ct.volume, parts.notes)
     if mr is not None:
         report(0.5, "MR")
         parts.mr = read_patient_volume(Path(mr), "MR", parts.notes)
@@ -143,7 +149,7 @@ def _write(place: Path, parts: _Parts, target: ArrayLike | None, force: bool) ->
             "centerlines": {name: pack.lines(f"centerline-{k}", m)
                             for k, (name, m) in enumerate(parts.centerlines.items())},
             "implant": None if parts.implant is None else pack.mesh("implant", parts.implant),
-            "path": pack.path(parts.path_mm)},
+            "path": pack.path(parts.path_mm), "bodies": pack.bodies(parts.bodies)},
         "mr_match": None if parts.mr_match is None else {
             k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(parts.mr_match).items()},
         "target_mm": np.asarray(target_mm, float).tolist(), "target_assumed": target is None,

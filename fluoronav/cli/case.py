@@ -28,6 +28,9 @@ def create(
     implant: Annotated[Path | None, typer.Option(help="implant's mesh: STL, PLY, VTP")] = None,
     mr: Annotated[Path | None, typer.Option(help="MR: DICOM folder, NIfTI, NRRD or MHA")] = None,
     path: Annotated[Path | None, typer.Option(help="planned path: VTK, VTP, CSV, JSON")] = None,
+    bodies: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help=(
+        "part of the CT that may move by itself, from a label volume (NIfTI, NRRD, MHA): all that is not 0, or with "
+        "NAME=FILE:3,4 these labels; repeatable"))] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(help="L P S, mm")] = None,
     axes: Annotated[str | None, typer.Option(help="of mesh and line files: --axes=-z,y,x is L=-z, P=y, S=x")] = None,
     train_pose: Annotated[bool, typer.Option(
@@ -46,7 +49,7 @@ def create(
         check_trainable(ct, train_minutes)
     with progress("case", quiet=json_) as report:
         made = create_case(folder, ct=ct, vessels=vessels or (), implant=implant, mr=mr, path=path, target=target,
-                           axes=axes, progress=report, force=force)
+                           axes=axes, bodies=bodies or (), progress=report, force=force)
     card = None
     if train_pose:
         with progress("pose network", quiet=json_) as report:
@@ -98,6 +101,7 @@ def described(case: Case) -> dict[str, Any]:
         "centerlines": {name: {"lines": len(p.lines), "points": len(p.points), "length_mm": p.length_mm,
                                "radius_mm": None if p.radius_mm is None else [p.radius_mm.min(), p.radius_mm.max()]}
                         for name, p in case.centerlines.items()},
+        "bodies": None if case.bodies is None else list(case.bodies.names),
         "implant": None if case.implant is None else mesh(case.implant),
         "path_points": None if case.path_mm is None else len(case.path_mm),
         "target_mm": case.target_mm, "target_assumed": case.target_assumed, "notes": case.notes,

@@ -25,8 +25,8 @@ def register(
         help="with --joint: SDD and principal point as stated, estimated for one C-arm (shared) or for each view "
              "(stated, shared, each)")] = "stated",
     bodies: Annotated[str, typer.Option(
-        help="where tissue has moved against the spine, answer for the part of the CT that holds the target (auto); "
-             "for the CT as one body, or for its spine (auto, one, spine)")] = "auto",
+        help="where parts of the CT have moved against each other, answer for the one that holds the target (auto); "
+             "for the CT as one body (one), for its spine, or for a body that the case names (spine, NAME)")] = "auto",
     by: Annotated[str | None, typer.Option(
         help="implant, volume, vessels or mr (bone and air guessed from it), where the case has several")] = None,
     target: Annotated[tuple[float, float, float] | None, typer.Option(
@@ -57,8 +57,8 @@ def register(
     _checked(by, tolerance_mm, index, all_frames)
     if overlay is not None:
         check_picture_name(overlay)
-    _checked_together(joint, intrinsics, bodies)
-    if landmarks is not None and (init != "angles" or joint or bodies == "spine"):
+    _checked_together(joint, intrinsics)
+    if landmarks is not None and (init != "angles" or joint or bodies not in ("auto", "one")):
         raise BadInput("--landmarks", got="with --init, --joint or --bodies", expected="one of them",
                        remedy="landmarks say where to begin in each file by itself")
     if bone_edges and (init != "search" or landmarks is not None):
@@ -80,7 +80,7 @@ def register(
     if not runs:
         raise BadInput("frames", got="none", expected="at least one picture", remedy="name files or folders")
     with progress("register", quiet=json_) as report:
-        found = (register_together(opened, runs, options, say=tell) if joint or bodies == "spine"
+        found = (register_together(opened, runs, options, say=tell) if joint or options.divides
                  else register_frames(opened, runs, options, progress=report, say=tell))
     if overlay is not None:
         from fluoronav.locate.drawing import write_overlays
@@ -107,11 +107,10 @@ def _checked(by: str | None, tolerance_mm: float, index: int | None, all_frames:
         raise BadInput("--index and --all-frames", got="both", expected="one of them", remedy="choose one")
 
 
-def _checked_together(joint: bool, intrinsics: str, bodies: str) -> None:
+def _checked_together(joint: bool, intrinsics: str) -> None:
     from registration.errors import BadInput
 
     _choice("--intrinsics", intrinsics, ("stated", "shared", "each"))
-    _choice("--bodies", bodies, ("auto", "one", "spine"))
     if intrinsics != "stated" and not joint:
         raise BadInput("--intrinsics", got=f"{intrinsics} without --joint", expected="two or more views",
                        remedy="add --joint")

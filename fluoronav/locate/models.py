@@ -45,7 +45,8 @@ def model_for_case(case: Case, settings: Settings, *, by: Kind | None = None,
 
         volume = case.volume_hu
         assert volume is not None
-        return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads, vessels_mm=_walls(case))
+        return VolumeModel(attenuation_from_hu(volume), target, threads=settings.threads, vessels_mm=_walls(case),
+                           segmentation=case.bodies)
     if kind == "mr":
         from registration.multimodal import MrModel
 

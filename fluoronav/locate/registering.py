@@ -45,10 +45,15 @@ class Options:
     target_mm: Float64 | None = None
     joint: bool = False
     intrinsics: Literal["stated", "shared", "each"] = "stated"
-    bodies: Literal["auto", "one", "spine"] = "auto"
+    bodies: str = "auto"  # or `one`, `spine`, or a body of the case
     landmarks: Path | None = None  # of a file: where to begin, in place of `init`
     bone_edges: bool = False  # a search asks the outlines of bones as well
     settings: Settings = field(default_factory=Settings)
+
+    @property
+    def divides(self) -> bool:
+        """Whether a part of the CT is asked for by name."""
+        return self.bodies not in ("auto", "one")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pose for several files: what `register --joint` and `--bodies spine` do, on a case's CT, vessels or
+"""One pose for several files: what `register --joint` and `--bodies NAME` do, on a case's CT, vessels or
 implant."""
 
 from __future__ import annotations
@@ -69,9 +69,17 @@ def _possible(case: Case, runs: Sequence[Run], options: Options) -> None:
     if (options.by or kinds[0]) == "mr":
         raise BadInput("joint registration", got="an MR without a CT", expected="a CT, vessels or an implant",
                        remedy="register each view by itself (an MR alone is a guess), or give a CT")
-    if (options.by or kinds[0]) != "volume" and (options.bodies == "spine" or options.intrinsics != "stated"):
-        raise BadInput("joint registration", got=f"--bodies {options.bodies}, --intrinsics {options.intrinsics} by its "
-                       f"{options.by or kinds[0]}", expected="a case with a CT for these", remedy="leave them out")
+    by = options.by or kinds[0]
+    if by != "volume" and options.divides:
+        raise BadInput("--bodies", got=f"{options.bodies}, registered by {by}", expected="a CT, of which it is a part",
+                       remedy="leave it out" if case.volume_hu is None else "leave it out, or add --by volume")
+    if by != "volume" and options.intrinsics != "stated":
+        raise BadInput("--intrinsics", got=f"{options.intrinsics}, registered by {by}", expected="a CT, whose many "
+                       "edges tell SDD and principal point", remedy="leave it out")
+    names = () if case.bodies is None else case.bodies.names
+    if options.divides and options.bodies not in ("spine", *names):
+        raise BadInput("--bodies", got=options.bodies, expected=", ".join(("auto", "one", "spine", *names)),
+                       remedy="choose one of them, or name it with `fluoronav case create --bodies NAME=FILE`")
     if options.all_frames:
         raise BadInput("--all-frames", got="with --joint or --bodies", expected="one picture of each run",
                        remedy="choose it with --index")
@@ -114,17 +122,25 @@ def _moved_with_table(places: Sequence[Float64], frames: Sequence[Frame],
 
 
 def _bodies(whole: VolumeModel, options: Options, say: Callable[[str], None]) -> VolumeModel | dict[str, VolumeModel]:
-    if options.bodies != "spine":
+    """The CT, or its parts, the one whose pose is the answer first."""
+    if not options.divides:
         return whole
-    from registration.bodies import spine_and_rest, spine_of
+    named = whole.segmentation is not None and options.bodies in whole.segmentation.names
+    if named and whole.segmentation is not None:
+        parts, middle = whole.segmentation.parts(whole.attenuation, options.bodies), None
+        say(f"derived: the CT is split into {', '.join(parts)}; the answer is the pose of {options.bodies}")
+        if whole.target_assumed:
+            middle = whole.segmentation.middle_mm(options.bodies)
+    else:
+        from registration.bodies import spine_of
 
-    spine = spine_of(whole.attenuation)
-    target = spine.middle_mm if whole.target_assumed else whole.target_mm
-    say("derived: the CT is split into its spine and the rest; the answer is the pose of the spine")
+        spine = spine_of(whole.attenuation)
+        parts, middle = spine.parts(whole.attenuation), spine.middle_mm
+        say("derived: the CT is split into its spine and the rest; the answer is the pose of the spine")
+    target = whole.target_mm if middle is None or not whole.target_assumed else middle
     if whole.target_assumed:
-        say(f"assumed: errors are stated at the middle of the spine, {target.round(1).tolist()} mm (L, P, S)")
-    return {name: VolumeModel(part, target, threads=options.settings.threads)
-            for name, part in spine_and_rest(whole.attenuation, spine).items()}
+        say(f"assumed: errors are stated at the middle of {options.bodies}, {target.round(1).tolist()} mm (L, P, S)")
+    return {name: VolumeModel(part, target, threads=options.settings.threads) for name, part in parts.items()}
 
 
 def _starts(whole: Model, runs: Sequence[Run], pictures: Sequence[Picture], views: Sequence[RoomView],

@@ -190,6 +190,50 @@ def test_a_label_outside_of_the_ct_is_refused(files, tmp_path):
         create_case(tmp_path / "case", ct=files["ct"], vessels=[label])
 
 
+def _labels(path, place=None):
+    """Two halves of the small CT, labels 3 and 5."""
+    data = np.zeros(hounsfield().shape, np.uint8)
+    data[:, :, :12], data[:, :, 12:] = 3, 5
+    return write_volume(path, data, affine_of_series() if place is None else place)
+
+
+def test_bodies_come_back_under_their_names(files, tmp_path):
+    label = _labels(tmp_path / "Jane_Doe.nii.gz")
+    case = create_case(tmp_path / "case", ct=files["ct"], bodies=[f"Spine={label}:3", f"heart={label}:5"])
+    again = Case.open(case.folder)
+    assert again.bodies.names == ("spine", "heart")
+    assert "bodies" in again.contents
+    assert again.bodies.at(affine_of_series()[:3] @ [2, 10, 4, 1]) == "spine"
+    assert again.bodies.at(affine_of_series()[:3] @ [22, 10, 4, 1]) == "heart"
+    assert not any("Jane" in note for note in again.notes)
+    both = create_case(tmp_path / "both", ct=files["ct"], bodies=[f"spine={label}:3,5"])
+    assert (both.bodies.labels.data == 1).all()
+    twice = create_case(tmp_path / "twice", ct=files["ct"], bodies=[f"spine={label}:3", f"all={label}"])
+    assert any("in an earlier body" in note for note in twice.notes)
+
+
+@pytest.mark.parametrize(("given", "match"), [
+    ("labels.nii.gz", "NAME=FILE"), ("spine=nothing.nii.gz", "no file"), ("rest={}", "name rest"),
+    ("auto={}", "name auto"), ("spine={}:4", "label 4"), ("spine={}:0", "label 0"), ("=%s", "NAME=FILE")])
+def test_bodies_that_say_nothing_are_refused(files, tmp_path, given, match):
+    label = _labels(tmp_path / "labels.nii.gz")
+    with pytest.raises(BadInput, match=match):
+        create_case(tmp_path / "case", ct=files["ct"], bodies=[given.format(label)])
+    assert not (tmp_path / "case").exists()
+
+
+def test_bodies_without_their_ct_or_elsewhere_are_refused(files, tmp_path):
+    away = affine_of_series()
+    away[:3, 3] += 400
+    with pytest.raises(BadInput, match="wholly outside"):
+        create_case(tmp_path / "case", ct=files["ct"], bodies=[f"spine={_labels(tmp_path / 'a.nii.gz', away)}"])
+    with pytest.raises(BadInput, match="add --ct"):
+        create_case(tmp_path / "case", vessels=[files["surface"]], bodies=[f"spine={_labels(tmp_path / 'b.nii.gz')}"])
+    grey = write_volume(tmp_path / "grey.nrrd", hounsfield().astype(np.float32) + 0.5, affine_of_series())
+    with pytest.raises(BadInput, match="not whole numbers"):
+        create_case(tmp_path / "case", ct=files["ct"], bodies=[f"spine={grey}"])
+
+
 def test_a_centerline_that_is_not_in_its_surface_is_refused(files, tmp_path):
     line = np.array(CENTER) + [0, 12, 0] + np.linspace(-3, 3, 7)[:, None] * [0, 0, 1]
     beside = write_lines(tmp_path / "l.vtk", line, [list(range(7))])

@@ -29,7 +29,7 @@ def case(seed: int = 4) -> Any:
     """A case with a vessel tree."""
     lines = tree(seed)
     return SimpleNamespace(name="CASE T", implant=None, volume_hu=None, surfaces={}, centerlines={"tree": lines},
-                           target_mm=lines.points.mean(0), target_assumed=True, path_mm=None, mr=None)
+                           target_mm=lines.points.mean(0), target_assumed=True, path_mm=None, mr=None, bodies=None)
 
 
 @lru_cache(maxsize=64)

@@ -38,7 +38,7 @@ def case() -> Any:
     hu = 1000 * (attenuation.data / water_attenuation_per_mm(60.0) - 1)
     return SimpleNamespace(name="CASE V", implant=None, volume_hu=Volume(hu, attenuation.patient_from_index),
                            surfaces={}, centerlines={}, target_mm=TARGET, target_assumed=False,
-                           path_mm=np.array([[0, 0, -60.0], [5, 0, 0], [20, -10, 15]]), mr=None)
+                           path_mm=np.array([[0, 0, -60.0], [5, 0, 0], [20, -10, 15]]), mr=None, bodies=None)
 
 
 def pose_at(k: int, angles: Angles = ANGLES) -> np.ndarray:

@@ -47,7 +47,7 @@ def scene(seed: int = 4) -> tuple[Any, np.ndarray, np.ndarray]:
     view = picture(lines, CARM, truth, noise=0.0)
     grey = 220 - 60 * view.line_integrals
     case = SimpleNamespace(name="T", implant=None, volume_hu=None, mr=None, surfaces={}, centerlines={"tree": lines},
-                           target_mm=None, target_assumed=True)
+                           target_mm=None, target_assumed=True, bodies=None)
     return case, truth, grey
 
 

@@ -40,7 +40,7 @@ def magnetic() -> Volume:
 
 def case(**other: Any) -> Any:
     return SimpleNamespace(**{"name": "CASE M", "implant": None, "volume_hu": None, "surfaces": {}, "centerlines": {},
-                              "mr": magnetic(), "target_mm": None, "target_assumed": True} | other)
+                              "mr": magnetic(), "target_mm": None, "target_assumed": True, "bodies": None} | other)
 
 
 @pytest.fixture(scope="module")

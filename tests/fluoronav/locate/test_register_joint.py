@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from fluoronav.cli.app import app
 from fluoronav.locate.together import _moved_with_table
+from registration.bodies import spine_of
+from registration.errors import BadInput
 from registration.geometry import CArm, Rigid, carm_from_room, water_attenuation_per_mm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "registration"))
@@ -38,7 +40,20 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image.SetSpacing(volume.spacing_mm.tolist())
     image.SetOrigin(volume.patient_from_index[:3, 3].tolist())
     sitk.WriteImage(image, str(folder / "ct.nii"))
-    made = CliRunner().invoke(app, ["case", "create", str(folder / "case"), "--ct", str(folder / "ct.nii")])
+    # a segmentation of the vertebrae, with another body's label, its left to right turned around
+    labels = np.where(volume.data > 1.5 * water_attenuation_per_mm(60.0), 7, 0).astype(np.uint8)
+    labels[:, volume.data.shape[1] // 2:] //= 7  # ribs and what else lies behind the middle: 1
+    _, j, i = np.indices(labels.shape)
+    near = np.hypot(*(np.stack([i, j], -1) @ volume.patient_from_index[:2, :2].T + volume.patient_from_index[:2, 3]
+                      - spine_of(volume).middle_mm[:2]).transpose(3, 0, 1, 2)) < 26
+    labels = np.where(near & (labels > 0), 7, labels)
+    turned = sitk.GetImageFromArray(np.ascontiguousarray(labels[:, :, ::-1]))
+    turned.SetSpacing(volume.spacing_mm.tolist())
+    turned.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    turned.SetOrigin((volume.patient_from_index @ [labels.shape[2] - 1, 0, 0, 1])[:3].tolist())
+    sitk.WriteImage(turned, str(folder / "labels.nii.gz"))
+    made = CliRunner().invoke(app, ["case", "create", str(folder / "case"), "--ct", str(folder / "ct.nii"),
+                                    "--bodies", f"vertebrae={folder / 'labels.nii.gz'}:7"])
     assert made.exit_code == 0, made.output
     return folder / "case"
 
@@ -86,6 +101,16 @@ def test_spine_and_rest_in_two_views(arguments: list[str]) -> None:
     assert code == 0, entries[0]["why"]
     assert set(entries[0]["bodies"]) == {"spine", "rest"} and entries[0]["joint_views"] == 2
     assert error_mm(entries[0], 0) < entries[0]["expected_error_mm"]
+
+
+def test_a_body_of_the_case_in_two_views_and_in_one(arguments: list[str]) -> None:
+    entries, code = registered(arguments, "--bodies", "vertebrae")
+    assert code == 0, entries[0]["why"]
+    assert list(entries[0]["bodies"]) == ["vertebrae", "rest"]
+    assert error_mm(entries[0], 0) < entries[0]["expected_error_mm"]
+    unknown = CliRunner().invoke(app, ["register", arguments[0], arguments[1], *arguments[3:5], "--bodies", "liver"])
+    assert isinstance(unknown.exception, BadInput)
+    assert "auto, one, spine, vertebrae" in str(unknown.exception)
 
 
 def test_a_patient_goes_with_the_table() -> None:

@@ -30,7 +30,7 @@ def case() -> Any:
     volume = voxels(chest())
     hu = Volume(1000 * (volume.data / water_attenuation_per_mm(60.0) - 1), volume.patient_from_index)
     return SimpleNamespace(name="T", implant=None, volume_hu=hu, surfaces={}, centerlines={}, target_mm=np.zeros(3),
-                           target_assumed=True)
+                           target_assumed=True, bodies=None)
 
 
 @pytest.fixture(scope="module")
