@@ -10,7 +10,7 @@ through the same normal equations from a prior.
 
 from __future__ import annotations
 
-import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,11 @@ class IntrinsicPrior:
 
     sdd_share: float = 0.01
     principal_mm: float = 2.0
+
+    def on(self, carm: CArm) -> Float64:
+        """(3,): the standard deviations of ln SDD and the principal point's u and v in pixels of `carm`."""
+        pitch_v, pitch_u = carm.pitch_mm_row_col
+        return np.array([self.sdd_share, self.principal_mm / pitch_u, self.principal_mm / pitch_v])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,10 @@ class Spread:
 # few photons, breathing, two integrators) are some 6 (1 / q^2 - 1) times the sandwich's, 2.3 at q = 0.85, and no less.
 _MISFIT, _LEAST = 6.0, 1.0
 _REACH = 0.25  # of the picture's width: as far as breathing moves organs together
+DOUBTS = (_REACH, _MISFIT, _LEAST)
 # Poses are never better known than this share of a pixel at the isocenter, whatever a picture says, as sampling shifts
 # edges by that much: for 1 mm 0.022 mm, 0.11 mm in depth, 0.006 deg; what plain pictures of the same n = 450 leave.
-_FLOOR = np.diag([1.1e-4, 1.1e-4, 1.1e-4, 0.022, 0.022, 0.11]) ** 2
+_FLOOR = np.array([1.1e-4, 1.1e-4, 1.1e-4, 0.022, 0.022, 0.11]) ** 2
 
 
 def spread_of(similarity: Similarity, moving: Array, fixed: Array, weight: Array, jacobian: Array, carm: CArm,
@@ -72,20 +78,17 @@ def spread_from(normal: NormalEquations, carm: CArm, prior: IntrinsicPrior | Non
     agreement (0..1): how well the picture is explained as a share of what noise allows (gate.Fit).
     Directions that the picture does not see come out with a very large variance, never as zero.
     """
-    prior = prior or IntrinsicPrior()
-    pitch_v, pitch_u = carm.pitch_mm_row_col
-    sds = np.array([prior.sdd_share, prior.principal_mm / pitch_u, prior.principal_mm / pitch_v])
-    unseen = Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
-    if not np.isfinite(normal.hessian).all():
-        return unseen
-    scale = np.array([1e-2, 1e-2, 1e-2, 1.0, 1.0, 1.0])  # rad against mm: conditioning only
-    h = normal.hessian[:6, :6] * np.outer(scale, scale)
-    top = float(np.linalg.eigvalsh(h)[-1])
-    if not top > 0:
-        return unseen
-    inverse = np.linalg.inv(h + 1e-10 * top * np.eye(6)) * np.outer(scale, scale)
-    pose = inverse @ scatter(normal.scores[:, :6], carm) @ inverse * misfit(agreement) ** 2
-    return Spread(pose + carm.mm_per_px_at_isocenter**2 * _FLOOR, inverse @ normal.hessian[:6, 6:], sds)
+    sds = (prior or IntrinsicPrior()).on(carm)
+    told = _similarity.spread(normal.hessian, normal.scores, *carm.shape, _REACH, misfit(agreement)) if np.isfinite(
+        normal.hessian).all() else None
+    if told is None:
+        return Spread(np.eye(6) * 1e6, np.zeros((6, 3)), sds)
+    return Spread(told[0] + np.diag(floor_of(carm)), told[1], sds)
+
+
+def floor_of(carm: CArm) -> Float64:
+    """(6,): the variances that no pose falls below."""
+    return carm.mm_per_px_at_isocenter**2 * _FLOOR
 
 
 def misfit(agreement: float) -> float:
@@ -101,22 +104,7 @@ def scatter(scores: Float64, carm: CArm) -> Float64:
     they would make the pose look several times too sure. The triangular weight keeps the sum positive
     (Newey and West 1987; Conley 1999 for the plane).
     """
-    across = round(np.sqrt(len(scores) * carm.shape[1] / carm.shape[0]))
-    while len(scores) % across:  # the grid's own width, whatever the rounding
-        across += 1
-    # around their mean: at the optimum it is zero, before it it is what is left to descend
-    grid = (scores - scores.mean(0)).reshape(-1, across * scores.shape[1])
-    reach = max(1, round(_REACH * across))
-    near = (_triangle(len(grid), reach) @ grid).reshape(-1, across, scores.shape[1])
-    near = _triangle(across, reach) @ near
-    return grid.reshape(len(scores), -1).T @ near.reshape(len(scores), -1)
-
-
-@functools.lru_cache(maxsize=64)
-def _triangle(n: int, reach: int) -> Float64:
-    """(n, n): 1 for a cell itself, falling to 0 for one `reach` cells away."""
-    apart = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    return np.asarray(np.maximum(0.0, 1 - apart / reach))
+    return _similarity.scatter(scores, *carm.shape, _REACH)
 
 
 def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: Float64, *,
@@ -127,19 +115,11 @@ def error_at(spread: Spread, carm: CArm, carm_from_patient: Float64, target_mm: 
     the target's depth: an error of SDD that the pose has absorbed does not count there, and should not.
     tissue_mm: standard deviation along each axis of the target's own motion against the registered body.
     """
-    x = Rigid.apply(carm_from_patient, target_mm)
-    skew = np.array([[0, x[2], -x[1]], [-x[2], 0, x[0]], [x[1], -x[0], 0]])  # d x / d rotation
-    in_space = np.hstack([skew, np.eye(3)])
-    depth = max(carm.sod_mm - x[2], 1.0)
-    # place in the plane through the target, mm
-    in_plane = np.hstack([np.eye(2), (x[:2] / depth)[:, None]]) @ in_space
+    target = np.asarray(target_mm, np.float64)
     pitch_v, pitch_u = carm.pitch_mm_row_col
-    direct = np.array([[x[0], pitch_u * depth / carm.sdd_mm, 0.0], [x[1], 0.0, pitch_v * depth / carm.sdd_mm]])
-    follow_3d = in_space @ spread.slip * spread.prior
-    follow_2d = (in_plane @ spread.slip - direct) * spread.prior
-    cov_3d = in_space @ spread.pose @ in_space.T + follow_3d @ follow_3d.T + tissue_mm**2 * np.eye(3)
-    cov_2d = in_plane @ spread.pose @ in_plane.T + follow_2d @ follow_2d.T + tissue_mm**2 * np.eye(2)
-    return ErrorEstimate(length_bound(cov_3d), length_bound(cov_2d), np.asarray(target_mm, np.float64))
+    in_space, in_plane = _similarity.moments(Rigid.apply(carm_from_patient, target), carm.sdd_mm, carm.sod_mm, pitch_u,
+                                             pitch_v, spread.pose, spread.slip, spread.prior, tissue_mm)
+    return ErrorEstimate(bound_of(*in_space), bound_of(*in_plane), target)
 
 
 def length_bound(covariance: Float64, share: float = 0.95) -> float:
@@ -148,11 +128,15 @@ def length_bound(covariance: Float64, share: float = 0.95) -> float:
     Its square is a weighted sum of chi-squares, here the gamma distribution with the same mean and
     variance (Satterthwaite 1946; exact for one weight or equal ones, else within 2 %).
     """
-    # of the eigenvalues, their sum and that of their squares
-    mean, variance = float(np.trace(covariance)), 2 * float((covariance * covariance).sum())
-    if not np.isfinite(mean) or mean <= 0:
-        return float("inf") if not np.isfinite(mean) else 0.0
-    return float(np.sqrt(special.gammaincinv(mean**2 / variance, share) * variance / mean))
+    return bound_of(float(np.trace(covariance)), float((covariance * covariance).sum()), share)
+
+
+def bound_of(trace: float, trace_of_square: float, share: float = 0.95) -> float:
+    """`length_bound` from the sum of a covariance's eigenvalues, and that of their squares."""
+    if not math.isfinite(trace) or trace <= 0:
+        return 0.0 if math.isfinite(trace) else math.inf
+    spread = 2 * trace_of_square / trace
+    return math.sqrt(float(special.gammaincinv(trace / spread, share)) * spread)
 
 
 def by_intrinsics(jacobian: Array, carm: CArm) -> Array:

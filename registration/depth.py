@@ -8,6 +8,7 @@ errors go, so that the picture stays explained. The stated bounds stay those of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,7 @@ from registration.geometry import Float64, Rigid, read_only
 # Breathing of 10 mm in 60 frames accelerates by 0.11 mm a frame and frame; a filter that expects less lags behind it.
 _ACCELERATION_MM = 0.15
 _SURPRISE = 3.0  # standard deviations: beyond them it is a movement, and the filter begins anew
-_MOVE = np.array([[1.0, 1.0], [0.0, 1.0]])
-_PUSH = _ACCELERATION_MM**2 * np.array([[0.25, 0.5], [0.5, 1.0]])
+_PUSH = _ACCELERATION_MM**2
 _UNKNOWN_SPEED_MM = 1.0  # a frame, standard deviation
 
 
@@ -42,21 +42,30 @@ def filtered(before: Depth | None, carm_from_patient: Float64, scatter: Float64,
     rad and mm); what is wrong in all frames alike, such as SDD, no filter takes away. target_mm (3,) in the patient
     frame; sod_mm: of the source. before None: the filter begins.
     """
-    x = Rigid.apply(carm_from_patient, target_mm)
-    way = x - (0.0, 0.0, sod_mm)
-    seen = float(np.linalg.norm(way))
-    way = way / seen
-    by_pose = np.concatenate([np.cross(x, way), way])  # d depth / d xi
+    x, y, z = Rigid.apply(carm_from_patient, target_mm).tolist()
+    seen = math.hypot(x, y, z - sod_mm)
+    u, v, w = x / seen, y / seen, (z - sod_mm) / seen
+    by_pose = np.array([y * w - z * v, z * u - x * w, x * v - y * u, u, v, w])  # d depth / d xi
     follow = scatter @ by_pose
     variance = float(by_pose @ follow)
-    fresh = Depth(np.array([seen, 0.0]), np.diag([variance, _UNKNOWN_SPEED_MM**2]))
+    after = _after(before, seen, variance)
+    if after is None:
+        return Depth(np.array([seen, 0.0]), np.diag([variance, _UNKNOWN_SPEED_MM**2])), carm_from_patient
+    return after, Rigid.exp(follow * ((float(after.value[0]) - seen) / variance)) @ carm_from_patient
+
+
+def _after(before: Depth | None, seen: float, variance: float) -> Depth | None:
+    """The state after a depth was seen; None where the filter begins with it."""
     if before is None:
-        return fresh, carm_from_patient
-    value, covariance = _MOVE @ before.value, _MOVE @ before.covariance @ _MOVE.T + _PUSH
-    surprise, expected = seen - value[0], covariance[0, 0] + variance
+        return None
+    depth, speed = before.value.tolist()
+    (a, b), (_, c) = before.covariance.tolist()
+    # a frame later: depth = depth + speed, and an unknown acceleration
+    depth += speed
+    a, b, c = a + 2 * b + c + 0.25 * _PUSH, b + c + 0.5 * _PUSH, c + _PUSH
+    surprise, expected = seen - depth, a + variance
     if surprise**2 > _SURPRISE**2 * expected:
-        return fresh, carm_from_patient
-    gain = covariance[:, 0] / expected
-    after = Depth(value + gain * surprise, covariance - np.outer(gain, covariance[0]))
-    xi = follow / variance * (after.value[0] - seen)
-    return after, Rigid.exp(xi) @ carm_from_patient
+        return None
+    gain, along = a / expected, b / expected
+    return Depth(np.array([depth + gain * surprise, speed + along * surprise]),
+                 np.array([[a - gain * a, b - gain * b], [b - gain * b, c - along * b]]))

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from registration.geometry import Array, Float64, Rigid
+from registration.geometry import Array, CArm, Float64
 from registration.projector import Prepared, _projector
 from registration.projector.batch import numbers_of
 from registration.projector.renderer import best_path, brick_size, main_axis
@@ -20,9 +21,9 @@ _NONE = np.zeros(6)
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A level of a descent: what is seen, the volume at its resolution, and how far to go; see solver.Stage."""
+    """A level of a descent: its pixels, the volume at their resolution, and how far; see solver.Stage."""
 
-    sight: Sight
+    carm: CArm
     volume: Prepared
     similarity: Correlation
     iterations: int
@@ -44,29 +45,35 @@ class Rest:
     normal: NormalEquations
 
 
-def descend(rungs: Sequence[Rung], carm_from_body: Float64, *, lean: Float64 | None = None,
+def descend(rungs: Sequence[Rung], sights: Sequence[Sight], carm_from_body: Float64, *, lean: Float64 | None = None,
             threads: int = 2) -> Rest | None:
-    """The rest that a pose comes to, coarse to fine. None where the fast renderer does not serve the volume or a
-    pose on the way: `solver.solve` does. The number of threads changes no bit.
+    """The rest that a pose comes to, coarse to fine, each rung looking at its sight. None where the fast renderer
+    does not serve the volume or a pose on the way: `solver.solve` does. The number of threads changes no bit.
 
     lean: where coarse levels were off before (xi, `Rest.lean`) they are expected to be off again: it is added before
     the last one.
     """
     path = best_path()
-    levels = []
-    for rung in rungs:
-        carm = rung.sight.carm
-        axis = main_axis(rung.volume, carm, carm_from_body)
-        bricks = rung.volume.bricks(axis, path)
-        if bricks is None:
-            return None
-        s, seen = rung.similarity, rung.sight
-        levels.append((bricks[0], brick_size(rung.volume, axis), bricks[1], axis, rung.volume.index_from_patient,
-                       numbers_of(carm).tolist(), seen.fixed, seen.weight, s.gradient, s.patch_px or 0, s.floor,
-                       s.score_px, rung.iterations, rung.robust, rung.tolerance_px))
-    found = _projector.descended(levels, carm_from_body, _NONE if lean is None else lean, max(1, threads), path)
-    if found is None:
+    levels = [level_of(r, main_axis(r.volume, r.carm, carm_from_body), path) for r in rungs]
+    if None in levels:
         return None
-    pose, coarse, values, renders, moving, hessian, gradient, scores = found
-    moved = Rigid.log(pose @ Rigid.inverse(coarse))
-    return Rest((pose,), moved, tuple(values.tolist()), renders, moving, NormalEquations(hessian, gradient, scores))
+    found = _projector.descended(levels, [(s.fixed, s.weight) for s in sights], carm_from_body,
+                                 _NONE if lean is None else lean, max(1, threads), path)
+    return None if found is None else rest_of(found)
+
+
+def level_of(rung: Rung, axis: int, path: str) -> tuple[Any, ...] | None:
+    """What native code asks of a rung whose rays mostly run along an axis of the volume's; None: no bytes serve it."""
+    bricks = rung.volume.bricks(axis, path)
+    if bricks is None:
+        return None
+    s = rung.similarity
+    return (bricks[0], brick_size(rung.volume, axis), bricks[1], axis, rung.volume.index_from_patient,
+            numbers_of(rung.carm).tolist(), s.gradient, s.patch_px or 0, s.floor, s.score_px, rung.iterations,
+            rung.robust, rung.tolerance_px)
+
+
+def rest_of(found: tuple[Any, ...]) -> Rest:
+    """From native code's answer."""
+    pose, lean, values, renders, moving, hessian, gradient, scores = found
+    return Rest((pose,), lean, values, renders, moving, NormalEquations(hessian, gradient, scores))

@@ -12,20 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from registration import _similarity
 from registration.confidence import Spread
 from registration.geometry import Array, Float64
-from registration.ladder import binned
 from registration.model import Settings
 from registration.result import ErrorEstimate, Outcome, Registration
-from registration.similarity import Correlation
 
 # Median patch correlation, as a share of what noise allows. Simulated chests and torsos (bench gate): the right patient
 # reaches 0.76 and more in 99.2 % of 740 pictures; of four between 0.65 and 0.72 two were 4 and 6 mm off. The mirrored,
 # the bent and the other patient reach 0.52 at most, also as the best of a search over all rotations (0.39); a body of
 # smooth ellipsoids, which hardly tells head from foot, is found wrong at 0.69.
 ACCEPT, REFUSE = 0.72, 0.50
-_MEASURE, _COARSER = Correlation(gradient=True, patch_px=16), Correlation(gradient=True, patch_px=8)
-_ENOUGH, _MORE = 24, 1.5  # patches that need no larger pixels; how many times as many those must show
+# px of a patch; patches that need no larger pixels; how many times as many those must show
+ASKED = (16, 24, 1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,16 @@ MIN_PATCHES = 6  # fewer patches with structure cannot tell one patient from ano
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that the gate weighs: fit, spread, expected error, rival poses that fit as well, the start."""
+    """All that the gate weighs: fit, spread, expected error, rival poses that fit as well, the start; and what it hands
+    on to the next frame (`Registration.lean`, `Registration.scatter`)."""
 
     fit: Fit
     spread: Spread
     error: ErrorEstimate
     rivals: tuple[Float64, ...]
     start: str
+    lean: Float64 | None = None
+    scatter: Float64 | None = None
 
 
 def fit_of(moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
@@ -65,16 +67,7 @@ def fit_of(moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
     Where noise hides most patches, larger pixels are asked, in patches of the same place and size: few photons tell
     large structures all the same, and what few patches are left at full resolution show wires, which no volume has.
     """
-    fine = _fit(_MEASURE, moving, fixed, weight, noise)
-    if fine.patches >= _ENOUGH:
-        return fine
-    (computed, mass), (measured, _), (rest, _) = (binned(p, weight, 2) for p in (moving, fixed, noise))
-    coarse = _fit(_COARSER, computed, measured, mass, rest)
-    return coarse if coarse.patches > _MORE * fine.patches else fine
-
-
-def _fit(measure: Correlation, moving: Array, fixed: Array, weight: Array, noise: Array) -> Fit:
-    return Fit(*measure.agreement(moving, fixed, weight, noise))
+    return Fit(*_similarity.explained(moving, fixed, weight, noise, *ASKED))
 
 
 def judge(evidence: Evidence, carm_from_patient: Float64, settings: Settings) -> Registration:
@@ -105,4 +98,5 @@ def judge(evidence: Evidence, carm_from_patient: Float64, settings: Settings) ->
             f"expected error {error.projected_mm:.1f} mm in the picture exceeds the tolerance of "
             f"{settings.tolerance_mm:g} mm: bring more bone into the field or raise the tolerance")
     return Registration(outcome, why, carm_from_patient, evidence.spread.covariance, error, fit.agreement,
-                        evidence.start, alternatives=evidence.rivals, quality=quality)
+                        evidence.start, alternatives=evidence.rivals, quality=quality, lean=evidence.lean,
+                        scatter=evidence.scatter)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,12 +13,6 @@ from registration.model import View
 from registration.solver import Sight
 
 _THREADS = 2  # their number changes no bit; small pictures take one
-
-
-@functools.lru_cache(maxsize=64)
-def _binned(carm: CArm, k: int) -> CArm:
-    """The C-arm of larger pixels: the same at every frame."""
-    return carm.binned(k)
 
 
 class Ladder:
@@ -42,7 +35,7 @@ class Ladder:
         if k not in self._sights:
             view = self.view
             fixed, weight = (_of_seen(view), view.weight) if k == 1 else _similarity.block_means(*self._described(k))
-            self._sights[k] = Sight(fixed, weight, _binned(view.carm, k))
+            self._sights[k] = Sight(fixed, weight, view.carm.binned(k))
         return self._sights[k]
 
     def carm(self, edge_px: int) -> CArm:
@@ -57,7 +50,7 @@ class Ladder:
         """
         k = self.halved(edge_px)
         fixed, mass, noise = _similarity.block_halves(*self._described(k))
-        return Sight(fixed, mass, _binned(self.view.carm, k)), noise
+        return Sight(fixed, mass, self.view.carm.binned(k)), noise
 
     def fault(self) -> str:
         """Why there is nothing to register in this view, or an empty string."""
@@ -74,7 +67,7 @@ class Ladder:
 
     def binning(self, edge_px: int) -> int:
         """How many pixels, along an edge, become one at that resolution."""
-        return max(1, round(max(self.view.carm.shape) / edge_px))
+        return binning(self.view.carm, edge_px)
 
     def halved(self, edge_px: int) -> int:
         """The same for `halves`."""
@@ -93,7 +86,7 @@ class Ladder:
                 self._sums[k] = _similarity.coarser(sums, k // finer), least
             else:
                 self._sums[k] = _similarity.block_sums(self.view.line_integrals, self.view.weight, k,
-                                                       not self.view.relative)
+                                                       not self.view.relative, _THREADS)
         return self._sums[k]
 
 
@@ -104,6 +97,11 @@ def _of_seen(view: View) -> Array:
     if not unseen.any():
         return view.line_integrals
     return np.where(unseen, np.min(view.line_integrals, initial=np.inf, where=~unseen), view.line_integrals)
+
+
+def binning(carm: CArm, edge_px: int) -> int:
+    """How many of a C-arm's pixels, along an edge, become one where its longer edge has about so many (never enlarged)."""
+    return max(1, round(max(carm.shape) / edge_px))
 
 
 def measured(values: Array, valid: Array, k: int, *, dark: float = 0.0, floor: float = -np.inf,
@@ -125,6 +123,6 @@ def binned(picture: Array, weight: Array, k: int, *, counts: bool = False) -> tu
     """
     if k == 1:
         return picture, weight
-    sums, least = _similarity.block_sums(picture, weight, k, counts)
+    sums, least = _similarity.block_sums(picture, weight, k, counts, _THREADS)
     fixed, mass = _similarity.block_means(sums, k, counts, least)
     return fixed, mass

@@ -16,9 +16,10 @@ from registration.confidence import Spread, error_at, spread_from, with_intrinsi
 from registration.descent import Rest, Rung, descend
 from registration.errors import BadInput
 from registration.everywhere import Everywhere
+from registration.follower import Follower
 from registration.gate import Evidence, Fit, fit_of, judge
 from registration.geometry import Array, CArm, Float64, Rigid, Volume, read_only
-from registration.ladder import Ladder, binned
+from registration.ladder import Ladder, binned, binning
 from registration.model import Settings, Start, View
 from registration.parting import Parts, parts_of, unless_parted
 from registration.projector import Prepared, project
@@ -98,6 +99,7 @@ class VolumeModel:
         self._prepared: dict[int, Prepared] = {}
         self._batches: dict[int, Batch] = {}
         self._everywhere: dict[CArm, Everywhere] = {}
+        self._followers: dict[CArm, Follower] = {}
         self._continued: VolumeModel | None = None
         self._parts: list[Parts | None] = []  # shared by all that are aimed elsewhere
 
@@ -136,12 +138,16 @@ class VolumeModel:
 
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
         """The pose near the last one (3 deg, 10 mm), quickly; refused where it does not fit."""
+        pose = Rigid.checked(start.carm_from_patient, "start")
+        quick = self._follower(view.carm).follow(view, pose, start.lean, self.target_mm, settings.tissue_mm, self.threads)
+        if quick is not None and quick.fit.agreement >= _PARTIAL_BELOW:
+            evidence = Evidence(quick.fit, quick.spread, quick.error, (), start.name, quick.rest.lean, quick.spread.pose)
+            return judge(evidence, quick.rest.room_from_body[0], settings)
         ladder = Ladder(view, [p.edge_px for p in TRACK])
         fault = ladder.fault()
         if fault:
             return Registration.lost(fault, start=start.name)
-        pose = Rigid.checked(start.carm_from_patient, "start")
-        solution = self.rest(ladder, TRACK, pose, lean=start.lean)
+        solution = self.rest(ladder, TRACK, pose, lean=start.lean) if quick is None else quick.rest
         answer = self._answer(ladder, solution, TRACK[-1], start.name, (), settings)
         if answer.fit.agreement < _PARTIAL_BELOW:
             partly = self._partly(ladder, [Start(pose, start.name)], settings, (COARSE[-1:],), FINE[:1])
@@ -167,15 +173,14 @@ class VolumeModel:
     def rest(self, ladder: Ladder, plans: Sequence[Plan], carm_from_patient: Float64, *,
              lean: Float64 | None = None) -> Rest:
         """Where a pose comes to rest, coarse to fine; lean: see `descend`."""
-        rungs = [Rung(ladder.sight(p.edge_px), self._at(ladder.carm(p.edge_px).mm_per_px_at_isocenter), p.similarity,
-                      p.iterations, p.robust, p.tolerance_px) for p in plans]
-        found = descend(rungs, carm_from_patient, lean=lean, threads=self.threads)
+        sights = [ladder.sight(p.edge_px) for p in plans]
+        rungs = [self._rung(p, s.carm) for p, s in zip(plans, sights, strict=True)]
+        found = descend(rungs, sights, carm_from_patient, lean=lean, threads=self.threads)
         if found is not None:
             return found
         solved = solve(self.problem(ladder, plans), [carm_from_patient])
-        sight = ladder.sight(plans[-1].edge_px)
-        normal = plans[-1].similarity.evaluate(solved.moving[0], sight.fixed, solved.weights[0],
-                                               with_intrinsics(solved.jacobians[0], sight.carm)).normal
+        normal = plans[-1].similarity.evaluate(solved.moving[0], sights[-1].fixed, solved.weights[0],
+                                               with_intrinsics(solved.jacobians[0], sights[-1].carm)).normal
         assert normal is not None
         return Rest(solved.room_from_body, np.zeros(6), solved.values, solved.renders, solved.moving[0], normal)
 
@@ -218,6 +223,20 @@ class VolumeModel:
     def _fit_at(self, ladder: Ladder, pose: Float64) -> Fit:
         carm = ladder.view.carm.binned(ladder.halved(GATE_EDGE_PX))
         return self._fit(ladder, self.render(carm)(carm, pose, False)[0])
+
+    def _rung(self, plan: Plan, carm: CArm) -> Rung:
+        return Rung(carm, self._at(carm.mm_per_px_at_isocenter), plan.similarity, plan.iterations, plan.robust,
+                    plan.tolerance_px)
+
+    def _follower(self, carm: CArm) -> Follower:
+        """What tracks on a C-arm's pixels; kept for the geometries used last."""
+        found = self._followers.get(carm)
+        if found is None:
+            binnings = [binning(carm, p.edge_px) for p in TRACK]
+            rungs = [self._rung(p, carm.binned(k)) for p, k in zip(TRACK, binnings, strict=True)]
+            found = Follower(rungs, binnings, max(2, binning(carm, GATE_EDGE_PX)))
+            self._followers = dict(list(self._followers.items())[1 - _GEOMETRIES:]) | {carm: found}
+        return found
 
     def _step(self, mm_per_px: float) -> int:
         """The place of a resolution on a geometric grid, so that nearby geometries share their volumes."""

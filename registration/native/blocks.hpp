@@ -13,6 +13,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../projector/native/crew.hpp"
 #include "tiles.hpp"
 
 namespace blocks {
@@ -66,15 +67,17 @@ FLUORONAV_CLONES inline float smallest(const float* picture, const float* weight
     return least < none ? least : 0.0f;
 }
 
-// Neighbors added up, in place.
-FLUORONAV_CLONES inline void paired(float* line, int n) {
+// Neighbors added up; `out` may be where `line` is.
+FLUORONAV_CLONES inline void paired(const float* line, int n, float* out) {
 #pragma GCC ivdep
-    for (int i = 0; i < n; ++i) line[i] = line[2 * i] + line[2 * i + 1];
+    for (int i = 0; i < n; ++i) out[i] = line[2 * i] + line[2 * i + 1];
 }
 
 // Sums over runs of f values; `line` is used up.
 inline void folded(float* line, int f, int cols, float* out) {
-    for (; f % 2 == 0; f /= 2) paired(line, cols * f / 2);
+    for (; f % 2 == 0 && f > 2; f /= 2) paired(line, cols * f / 2, line);
+    if (f == 2) return paired(line, cols, out);
+    if (f == 1) return static_cast<void>(std::copy(line, line + cols, out));
     for (int c = 0; c < cols; ++c) {
         float s = line[c * f];
         for (int x = 1; x < f; ++x) s += line[c * f + x];
@@ -91,25 +94,33 @@ FLUORONAV_CLONES inline void crossed(float* a, float* b, int n) {
     }
 }
 
+// A row of pixels' weight times signal, and weight, put into or added to sums.
+template <bool COUNTS, bool FRESH>
+FLUORONAV_INLINE void take(const float* p, const float* q, int n, float least, float* signal, float* mass) {
+#pragma GCC ivdep
+    for (int x = 0; x < n; ++x) {
+        const float s = q[x] * (COUNTS ? exp_of(least - (q[x] > 0 ? p[x] : least)) : q[x] > 0 ? p[x] : 0.0f);
+        signal[x] = FRESH ? s : signal[x] + s, mass[x] = FRESH ? q[x] : mass[x] + q[x];
+    }
+}
+
+FLUORONAV_CLONES inline void take_row(const float* p, const float* q, int n, bool counts, bool fresh, float least, float* signal, float* mass) {
+    if (counts) fresh ? take<true, true>(p, q, n, least, signal, mass) : take<true, false>(p, q, n, least, signal, mass);
+    else fresh ? take<false, true>(p, q, n, least, signal, mass) : take<false, false>(p, q, n, least, signal, mass);
+}
+
 // Sums of one row of blocks: `sums` holds four planes of rows x cols, `apart` floats from one to the next, which are
 // weight times signal and weight of the even fields, and both of the odd ones. row: the first row of pixels. Pixels
 // without weight may hold anything.
-FLUORONAV_CLONES inline void add_row(const float* picture, const float* weight, int w, int row, int k, int cols,
-                                     bool counts, float least, float* scratch, float* sums, std::ptrdiff_t apart) {
+inline void add_row(const float* picture, const float* weight, int w, int row, int k, int cols, bool counts, float least,
+                    float* scratch, float* sums, std::ptrdiff_t apart) {
     const int used = cols * k;
     float *even_signal = scratch, *even_mass = scratch + used, *odd_signal = scratch + 2 * used, *odd_mass = scratch + 3 * used;
-    std::fill(scratch, scratch + 4 * used, 0.0f);
+    if (k == 1) std::fill(scratch, scratch + 4 * used, 0.0f);
     for (int y = row; y < row + k; ++y) {
-        const float *p = picture + static_cast<std::ptrdiff_t>(y) * w, *q = weight + static_cast<std::ptrdiff_t>(y) * w;
+        const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(y) * w;
         // in a column of pixels the fields alternate from row to row; which columns are which is sorted out below
-        float *signal = y % 2 ? odd_signal : even_signal, *mass = y % 2 ? odd_mass : even_mass;
-        if (counts) {
-#pragma GCC ivdep
-            for (int x = 0; x < used; ++x) signal[x] += q[x] * exp_of(least - (q[x] > 0 ? p[x] : least)), mass[x] += q[x];
-        } else {
-#pragma GCC ivdep
-            for (int x = 0; x < used; ++x) signal[x] += q[x] * (q[x] > 0 ? p[x] : 0.0f), mass[x] += q[x];
-        }
+        take_row(picture + at, weight + at, used, counts, y < row + 2, least, y % 2 ? odd_signal : even_signal, y % 2 ? odd_mass : even_mass);
     }
     if (k % 2) {
         for (int c = 0; c < cols; ++c) {
@@ -130,12 +141,16 @@ FLUORONAV_CLONES inline void add_row(const float* picture, const float* weight, 
     }
 }
 
-inline void sum(const float* picture, const float* weight, int w, int k, int rows, int cols, bool counts, float least,
-                float* sums) {
-    std::vector<float> scratch(static_cast<std::size_t>(4) * cols * k);
-    for (int y = 0; y < rows; ++y)
-        add_row(picture, weight, w, y * k, k, cols, counts, least, scratch.data(), sums + static_cast<std::ptrdiff_t>(y) * cols,
-                static_cast<std::ptrdiff_t>(rows) * cols);
+// Each row of blocks is one thread's: their number changes no bit.
+inline void sum(const float* picture, const float* weight, int w, int k, int rows, int cols, bool counts, float least, float* sums,
+                int threads) {
+    constexpr int BAND = 16;
+    projector::Crew::run(static_cast<std::size_t>(rows) * cols * k * k < (1u << 16) ? 1 : threads, {(rows + BAND - 1) / BAND}, [&](int, int part, int) {
+        std::vector<float> scratch(static_cast<std::size_t>(4) * cols * k);
+        for (int y = part * BAND; y < std::min(rows, part * BAND + BAND); ++y)
+            add_row(picture, weight, w, y * k, k, cols, counts, least, scratch.data(), sums + static_cast<std::ptrdiff_t>(y) * cols,
+                    static_cast<std::ptrdiff_t>(rows) * cols);
+    });
 }
 
 // The same sums over blocks of f x f of these blocks. line: fine_cols floats.

@@ -91,6 +91,7 @@ public:
 
     std::optional<correlation::Correlation> likeness;  // where the pose is now
     int renders = 0;
+    const float* picture() const { return moving_->p; }  // computed, where the pose is now
     Pixels take() { return std::move(moving_); }
 
 private:

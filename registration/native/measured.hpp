@@ -45,14 +45,24 @@ FLUORONAV_CLONES inline void add_line(const float* v, const std::uint8_t* valid,
     valid ? add_values(v, valid, n, law, sums, mass) : add_values(v, n, law, sums);
 }
 
+// Sums become means, and masses weights.
+FLUORONAV_CLONES inline void averaged(float* values, float* mass, int n, float over) {
+#pragma GCC ivdep
+    for (int i = 0; i < n; ++i) values[i] /= larger(mass[i], 1e-30f), mass[i] *= over;
+}
+
+FLUORONAV_CLONES inline void scaled(float* values, int n, float over) {
+    for (int i = 0; i < n; ++i) values[i] *= over;
+}
+
 // out, weight: rows x cols; valid may be null. A block without a valid pixel has weight 0 and a value without meaning.
 template <class T>
 void measure(const T* values, const std::uint8_t* valid, int w, int k, int rows, int cols, Law law, float* out, float* weight,
              int threads) {
     constexpr int BAND = 16;
     const int used = cols * k, parts = (rows + BAND - 1) / BAND;
-    const float whole = static_cast<float>(k * k);
-    projector::Crew::run(static_cast<std::size_t>(rows) * cols * k * k < (1u << 19) ? 1 : threads, {parts}, [&](int, int part, int) {
+    const float over = 1.0f / static_cast<float>(k * k);
+    projector::Crew::run(static_cast<std::size_t>(rows) * cols * k * k < (1u << 17) ? 1 : threads, {parts}, [&](int, int part, int) {
         std::vector<float> sums(used), mass(used);
         for (int y = part * BAND; y < std::min(rows, part * BAND + BAND); ++y) {
             std::fill(sums.begin(), sums.end(), 0.0f), std::fill(mass.begin(), mass.end(), 0.0f);
@@ -62,9 +72,8 @@ void measure(const T* values, const std::uint8_t* valid, int w, int k, int rows,
             }
             float *to = out + static_cast<std::ptrdiff_t>(y) * cols, *share = weight + static_cast<std::ptrdiff_t>(y) * cols;
             folded(sums.data(), k, cols, to);
-            if (valid) folded(mass.data(), k, cols, share);
-            else std::fill(share, share + cols, whole);
-            for (int x = 0; x < cols; ++x) to[x] /= larger(share[x], 1e-30f), share[x] /= whole;
+            if (valid) folded(mass.data(), k, cols, share), averaged(to, share, cols, over);
+            else std::fill(share, share + cols, 1.0f), scaled(to, cols, over);
             if (law.counts) turned_back(to, cols, law.logarithm);
         }
     });

@@ -8,8 +8,11 @@
 #include <cmath>
 #include <optional>
 
+#include "../projector/native/arrays.hpp"
+#include "agreement.hpp"
 #include "blocks.hpp"
 #include "correlation.hpp"
+#include "doubt.hpp"
 #include "intrinsics.hpp"
 #include "measured.hpp"
 
@@ -67,31 +70,54 @@ static nb::object robust(Picture moving, Picture fixed, Picture weight, bool gra
     return array(std::move(out), {moving.shape(0), moving.shape(1)});
 }
 
-// Over the cells that tell more than noise: the median of r over what noise allows it, the share of cells above half of
-// that, and their number. noise: a picture of the noise in `fixed` alone. Cells less than half seen are left out.
+static nb::tuple object_of(const correlation::Agreement& a) { return nb::make_tuple(a.median, a.share, a.patches); }
+
+// See agreement.hpp: (median, share, patches).
 static nb::tuple agreement(Picture moving, Picture fixed, Picture weight, Picture noise, bool gradient, int patch) {
-    const correlation::Pictures one = pictures(moving, fixed, weight, gradient), two = pictures(moving, noise, weight, gradient);
-    std::vector<double> shares;
-    int above = 0;
-    {
-        nb::gil_scoped_release release;
-        const correlation::Settings settings{gradient, patch, 0.0, 0};
-        const correlation::Correlation made(one, settings, 1), lost(two, settings, 1);
-        const auto& mass = made.result.mass;
-        const double whole = patch ? patch : std::max(moving.shape(0), moving.shape(1));
-        const double enough = 0.5 * std::min(whole * whole, *std::max_element(mass.begin(), mass.end()));
-        for (std::size_t p = 0; p < mass.size(); ++p) {
-            const int cell = static_cast<int>(p);
-            const double clean = 1 - lost.energy_fixed(cell) / std::max(made.energy_fixed(cell), 1e-30);
-            const double attainable = std::sqrt(std::clamp(clean, 0.0, 1.0));
-            if (mass[p] > enough && attainable > 0.5) shares.push_back(made.result.r[p] / attainable);
-        }
-        for (const double s : shares) above += s > 0.5;
-        std::sort(shares.begin(), shares.end());
-    }
-    const std::size_t n = shares.size();
-    const double median = n ? 0.5 * (shares[(n - 1) / 2] + shares[n / 2]) : 0.0;
-    return nb::make_tuple(median, n ? static_cast<double>(above) / static_cast<double>(n) : 0.0, n);
+    const correlation::Pictures s = pictures(moving, fixed, weight, gradient);
+    same(moving, noise);
+    nb::gil_scoped_release release;
+    const auto found = correlation::agreement(s, noise.data(), patch);
+    nb::gil_scoped_acquire again;
+    return object_of(found);
+}
+
+static nb::tuple explained(Picture moving, Picture fixed, Picture weight, Picture noise, int patch, double enough, double more) {
+    const correlation::Pictures s = pictures(moving, fixed, weight, true);
+    same(moving, noise);
+    nb::gil_scoped_release release;
+    const auto found = correlation::explained(s, noise.data(), {patch, enough, more});
+    nb::gil_scoped_acquire again;
+    return object_of(found);
+}
+
+using Table = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Numbers = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// See doubt.hpp: (n, n) from scores (cells, n) over a picture of rows x cols pixels.
+static nb::object scatter(Table scores, double rows, double cols, double reach) {
+    const int n = static_cast<int>(scores.shape(1));
+    if (scores.shape(0) == 0) throw nb::value_error("a scatter needs a cell");
+    std::vector<double> out(static_cast<std::size_t>(n) * n);
+    doubt::scatter(scores.data(), n, n, {scores.shape(0), rows, cols, reach}, out.data());
+    return array(std::move(out), {scores.shape(1), scores.shape(1)});
+}
+
+// (pose (6, 6), slip (6, 3)), or None where the picture does not see the pose.
+static nb::object spread(Table hessian, Table scores, double rows, double cols, double reach, double misfit) {
+    if (hessian.shape(0) != 9 || hessian.shape(1) != 9 || scores.shape(1) != 9 || scores.shape(0) == 0)
+        throw nb::value_error("normal equations of nine numbers");
+    doubt::Spread s;
+    if (!doubt::spread(hessian.data(), scores.data(), {scores.shape(0), rows, cols, reach}, misfit, s)) return nb::none();
+    return nb::make_tuple(array(std::vector<double>(s.pose[0], s.pose[0] + 36), {6, 6}), array(std::vector<double>(s.slip[0], s.slip[0] + 18), {6, 3}));
+}
+
+// ((trace, trace of the square) in space, the same in the plane) of the error at x (3,).
+static nb::tuple moments(Numbers x, double sdd, double sod, double pitch_u, double pitch_v, Table pose, Table slip, Numbers prior, double tissue) {
+    if (x.shape(0) != 3 || prior.shape(0) != 3 || pose.shape(0) != 6 || pose.shape(1) != 6 || slip.shape(0) != 6 || slip.shape(1) != 3)
+        throw nb::value_error("a spread is (6, 6), (6, 3) and (3,)");
+    const auto m = doubt::at(x.data(), {sdd, sod, pitch_u, pitch_v}, pose.data(), slip.data(), prior.data(), tissue);
+    return nb::make_tuple(nb::make_tuple(m.first.first, m.first.second), nb::make_tuple(m.second.first, m.second.second));
 }
 
 static nb::object with_intrinsics(Stack jacobian, float sod, float step_u, float step_v, float cu, float cv) {
@@ -111,47 +137,47 @@ static nb::object with_intrinsics(Stack jacobian, float sod, float step_u, float
 }
 
 // What blocks.hpp sums over k x k blocks, (4, rows, columns), and the smallest line integral that has weight (0 unless counts).
-static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts) {
+static nb::tuple block_sums(Picture picture, Picture weight, int k, bool counts, int threads) {
     same(picture, weight);
     if (k < 1 || picture.shape(0) < static_cast<std::size_t>(k) || picture.shape(1) < static_cast<std::size_t>(k))
         throw nb::value_error("blocks larger than the picture");
     const std::size_t rows = picture.shape(0) / k, cols = picture.shape(1) / k;
-    std::vector<float> sums(4 * rows * cols);
+    projector::Buffer sums(4 * rows * cols);
     float least = 0;
     {
         nb::gil_scoped_release release;
         if (counts) least = blocks::smallest(picture.data(), weight.data(), picture.size());
         blocks::sum(picture.data(), weight.data(), static_cast<int>(picture.shape(1)), k, static_cast<int>(rows),
-                    static_cast<int>(cols), counts, least, sums.data());
+                    static_cast<int>(cols), counts, least, sums.p, threads);
     }
-    return nb::make_tuple(array(std::move(sums), {4, rows, cols}), least);
+    return nb::make_tuple(projector::array(sums, {4, rows, cols}), least);
 }
 
 static nb::object coarser(Stack sums, int f) {
     if (f < 1 || sums.shape(0) != 4 || sums.shape(1) < static_cast<std::size_t>(f) || sums.shape(2) < static_cast<std::size_t>(f))
         throw nb::value_error("blocks larger than the picture");
     const std::size_t rows = sums.shape(1) / f, cols = sums.shape(2) / f;
-    std::vector<float> out(4 * rows * cols), line(sums.shape(2));
+    projector::Buffer out(4 * rows * cols), line(sums.shape(2));
     blocks::coarsen(sums.data(), static_cast<int>(sums.shape(1)), static_cast<int>(sums.shape(2)), f, static_cast<int>(rows),
-                    static_cast<int>(cols), line.data(), out.data());
-    return array(std::move(out), {4, rows, cols});
+                    static_cast<int>(cols), line.p, out.p);
+    return projector::array(out, {4, rows, cols});
 }
 
 static nb::tuple block_means(Stack sums, int k, bool counts, float least) {
     if (sums.shape(0) != 4) throw nb::value_error("no sums over blocks");
     const std::size_t rows = sums.shape(1), cols = sums.shape(2);
-    std::vector<float> out(rows * cols), weight(rows * cols);
-    blocks::means(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.data(), weight.data());
-    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}));
+    projector::Buffer out(rows * cols), weight(rows * cols);
+    blocks::means(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.p, weight.p);
+    return nb::make_tuple(projector::array(out, {rows, cols}), projector::array(weight, {rows, cols}));
 }
 
 static nb::tuple block_halves(Stack sums, int k, bool counts, float least) {
     if (sums.shape(0) != 4) throw nb::value_error("no sums over blocks");
     const std::size_t rows = sums.shape(1), cols = sums.shape(2);
-    std::vector<float> out(rows * cols), noise(rows * cols), weight(rows * cols);
-    blocks::halves(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.data(), noise.data(), weight.data());
-    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}),
-                          array(std::move(noise), {rows, cols}));
+    projector::Buffer out(rows * cols), noise(rows * cols), weight(rows * cols);
+    blocks::halves(sums.data(), static_cast<int>(rows * cols), k, counts, least, out.p, noise.p, weight.p);
+    return nb::make_tuple(projector::array(out, {rows, cols}), projector::array(weight, {rows, cols}),
+                          projector::array(noise, {rows, cols}));
 }
 
 using Valid = nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -165,15 +191,14 @@ static nb::tuple measured(nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::de
     if (valid && (valid->shape(0) != values.shape(0) || valid->shape(1) != values.shape(1)))
         throw nb::value_error("pictures of different shapes");
     const std::size_t rows = values.shape(0) / k, cols = values.shape(1) / k;
-    std::vector<float> out(rows * cols), weight(rows * cols);
+    projector::Buffer out(rows * cols), weight(rows * cols);
     {
         nb::gil_scoped_release release;
         blocks::measure(values.data(), valid ? reinterpret_cast<const std::uint8_t*>(valid->data()) : nullptr,
                         static_cast<int>(values.shape(1)), k, static_cast<int>(rows), static_cast<int>(cols),
-                        blocks::Law{dark, floor, logarithm.has_value(), logarithm.value_or(0.0f)}, out.data(), weight.data(),
-                        threads);
+                        blocks::Law{dark, floor, logarithm.has_value(), logarithm.value_or(0.0f)}, out.p, weight.p, threads);
     }
-    return nb::make_tuple(array(std::move(out), {rows, cols}), array(std::move(weight), {rows, cols}));
+    return nb::make_tuple(projector::array(out, {rows, cols}), projector::array(weight, {rows, cols}));
 }
 
 NB_MODULE(_similarity, m) {
@@ -187,9 +212,15 @@ NB_MODULE(_similarity, m) {
           nb::arg("floor"), nb::arg("threads"));
     m.def("agreement", &agreement, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("noise"), nb::arg("gradient"),
           nb::arg("patch"));
+    m.def("explained", &explained, nb::arg("moving"), nb::arg("fixed"), nb::arg("weight"), nb::arg("noise"), nb::arg("patch"),
+          nb::arg("enough"), nb::arg("more"));
+    m.def("scatter", &scatter, nb::arg("scores"), nb::arg("rows"), nb::arg("cols"), nb::arg("reach"));
+    m.def("spread", &spread, nb::arg("hessian"), nb::arg("scores"), nb::arg("rows"), nb::arg("cols"), nb::arg("reach"), nb::arg("misfit"));
+    m.def("moments", &moments, nb::arg("x"), nb::arg("sdd_mm"), nb::arg("sod_mm"), nb::arg("pitch_u"), nb::arg("pitch_v"), nb::arg("pose"),
+          nb::arg("slip"), nb::arg("prior"), nb::arg("tissue"));
     m.def("with_intrinsics", &with_intrinsics, nb::arg("jacobian"), nb::arg("sod_mm"), nb::arg("slope_u"), nb::arg("slope_v"),
           nb::arg("cu"), nb::arg("cv"));
-    m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"));
+    m.def("block_sums", &block_sums, nb::arg("picture"), nb::arg("weight"), nb::arg("k"), nb::arg("counts"), nb::arg("threads"));
     m.def("coarser", &coarser, nb::arg("sums"), nb::arg("f"));
     m.def("block_means", &block_means, nb::arg("sums"), nb::arg("k"), nb::arg("counts"), nb::arg("least"));
     m.def("block_halves", &block_halves, nb::arg("sums"), nb::arg("k"), nb::arg("counts"), nb::arg("least"));

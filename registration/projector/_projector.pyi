@@ -28,5 +28,16 @@ def swept(
     computed: Array, pitch: float, fixed: Array, weight: Array, numbers: Float64, turns: Float64, reach_u: int,
     reach_v: int, stride: int, threads: int,
 ) -> tuple[Array, Array]: ...
-def descended(levels: list[tuple[Any, ...]], start: Float64, lean: Float64, threads: int, path: str) -> (
-    tuple[Float64, Float64, Float64, int, Array, Float64, Float64, Float64] | None): ...
+def descended(
+    levels: list[Any], seen: list[tuple[Array, Array]], start: Float64, lean: Float64, threads: int, path: str,
+) -> tuple[Any, ...] | None: ...
+
+class Follower:
+    def __init__(
+        self, levels: list[Any], binnings: list[int], gate: int, asked: Sequence[float], doubts: Sequence[float],
+        floor: Sequence[float], prior: Sequence[float], path: str,
+    ) -> None: ...
+    def follow(
+        self, picture: Array, weight: Array, counts: bool, start: Float64, lean: Float64, target: Float64, tissue: float,
+        threads: int,
+    ) -> tuple[Any, ...] | None: ...

@@ -27,8 +27,7 @@ def scene():
 
 
 def rungs_of(model, ladder, plans):
-    return [Rung(ladder.sight(p.edge_px), model._at(ladder.carm(p.edge_px).mm_per_px_at_isocenter), p.similarity,
-                 p.iterations, p.robust, p.tolerance_px) for p in plans]
+    return [model._rung(p, ladder.carm(p.edge_px)) for p in plans], [ladder.sight(p.edge_px) for p in plans]
 
 
 ROBUST = (Plan(64, NCC, 6), Plan(128, Correlation(patch_px=32), 5, robust=True))
@@ -39,7 +38,7 @@ def test_it_ends_where_the_solver_ends(scene, plans):
     model, view = scene
     ladder, start = Ladder(view, [p.edge_px for p in plans]), Rigid.exp([0.008, -0.01, 0.01, 2, -1.5, 4]) @ TRUE
     rungs = rungs_of(model, ladder, plans)
-    rest, solved = descend(rungs, start), solve(model.problem(ladder, plans), [start])
+    rest, solved = descend(*rungs, start), solve(model.problem(ladder, plans), [start])
     assert rest is not None
     # the same steps; float32 sums are added in another order, and robust weights follow from their residuals
     bound = 3e-4 if any(p.robust for p in plans) else 1e-4
@@ -57,7 +56,7 @@ def test_it_ends_where_the_solver_ends(scene, plans):
 def test_threads_change_no_bit(scene):
     model, view = scene
     rungs = rungs_of(model, Ladder(view, [64, 128]), TRACK)
-    one, two = (descend(rungs, Rigid.translation(2, 1, 3) @ TRUE, threads=n) for n in (1, 2))
+    one, two = (descend(*rungs, Rigid.translation(2, 1, 3) @ TRUE, threads=n) for n in (1, 2))
     assert np.array_equal(one.room_from_body[0], two.room_from_body[0])
     assert np.array_equal(one.normal.scores, two.normal.scores)
 
@@ -66,7 +65,7 @@ def test_a_lean_is_put_before_the_last_level(scene):
     model, view = scene
     still = (Plan(64, NCC, 0), Plan(128, NCC, 0))
     lean = np.array([0.01, 0, 0, 1.0, 2.0, 3.0])
-    rest = descend(rungs_of(model, Ladder(view, [64, 128]), still), TRUE, lean=lean)
+    rest = descend(*rungs_of(model, Ladder(view, [64, 128]), still), TRUE, lean=lean)
     assert np.allclose(rest.room_from_body[0], Rigid.exp(lean) @ TRUE)
     assert np.allclose(rest.lean, lean)
 
@@ -77,8 +76,8 @@ def test_where_bytes_do_not_serve_there_is_no_answer_but_the_solvers(scene):
     data = volume.data.copy()
     data[50, 30, 50] = 1e4 * data.max()  # metal takes up a byte's range
     metal = Prepared(type(volume)(data, volume.patient_from_index))
-    rung = Rung(Ladder(view, [128]).sight(128), metal, NCC, 3, False, 0.3)
-    assert descend([rung], TRUE) is None
+    rung = Rung(CARM, metal, NCC, 3, False, 0.3)
+    assert descend([rung], [Ladder(view, [128]).sight(128)], TRUE) is None
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])

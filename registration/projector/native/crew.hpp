@@ -7,6 +7,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -64,7 +65,7 @@ private:
         {
             const std::lock_guard<std::mutex> guard(lock_);
             while (hired_ < std::min(threads - 1, 63)) std::thread(&Crew::wait, this).detach(), ++hired_;
-            jobs_.push_back(job);
+            jobs_.push_back(job), posted_.fetch_add(1, std::memory_order_release);
         }
         wanted_.notify_all();
         job->help(0);
@@ -83,7 +84,8 @@ private:
                     break;
                 }
             if (!job) {
-                wanted_.wait(guard);
+                const unsigned seen = posted_.load(std::memory_order_relaxed);
+                if (!watched(guard, seen)) wanted_.wait(guard, [&] { return posted_.load(std::memory_order_relaxed) != seen; });
                 continue;
             }
             guard.unlock();
@@ -92,9 +94,22 @@ private:
         }
     }
 
+    // Whether more is posted within a moment: one projection follows another, and waking up takes half as long as a small one.
+    bool watched(std::unique_lock<std::mutex>& guard, unsigned seen) {
+        guard.unlock();
+        const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(MOMENT_US);
+        bool more = false;
+        while (!(more = posted_.load(std::memory_order_acquire) != seen) && std::chrono::steady_clock::now() < end)
+            std::this_thread::yield();
+        guard.lock();
+        return more;
+    }
+
+    static constexpr int MOMENT_US = 100;
     std::mutex lock_;
     std::condition_variable wanted_;
     std::vector<std::shared_ptr<Job>> jobs_;
+    std::atomic<unsigned> posted_{0};
     int hired_ = 0;
 };
 
