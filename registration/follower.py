@@ -51,8 +51,8 @@ class Follower:
 
         None for a frame that is not ordinary: nothing in it, or a pose that the fast renderer does not serve.
         """
-        asked = (view.line_integrals, view.weight, not view.relative, carm_from_patient, _NONE if lean is None else lean,
-                 target_mm, tissue_mm, max(1, threads))
+        asked = (view.line_integrals, view.weight, not view.relative, carm_from_patient,
+                 _NONE if lean is None else lean, target_mm, tissue_mm, max(1, threads))
         found = None if self._native is None else self._native.follow(*asked)
         if found is None and self._turned(carm_from_patient):
             found = None if self._native is None else self._native.follow(*asked)

@@ -100,7 +100,7 @@ def _of_seen(view: View) -> Array:
 
 
 def binning(carm: CArm, edge_px: int) -> int:
-    """How many of a C-arm's pixels, along an edge, become one where its longer edge has about so many (never enlarged)."""
+    """How many of a C-arm's pixels, along an edge, become one for a longer edge of about so many (never enlarged)."""
     return max(1, round(max(carm.shape) / edge_px))
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from scipy import ndimage
 
 from registration import partial, search
 from registration.confidence import Spread, error_at, spread_from, with_intrinsics
+from registration.contrast import near_vessels
 from registration.descent import Rest, Rung, descend
 from registration.errors import BadInput
 from registration.everywhere import Everywhere
@@ -60,7 +60,6 @@ _GEOMETRIES = 4  # C-arms for which pictures from all sides are kept
 # Contrast fills vessels that the CT shows empty. A picture explained less well than this is tried again with the
 # vessels left out, and the second answer counts where it explains the rest better by the margin.
 _CONTRAST_BELOW, _CONTRAST_MARGIN = 0.85, 0.03
-_VESSEL_MARGIN_MM = 2.5  # around the vessels: motion since the CT, and the reach of a gradient
 _MOST_HIDDEN = 0.6  # of the picture: more than that left out tells no patient from another
 
 
@@ -139,10 +138,11 @@ class VolumeModel:
     def track(self, view: View, start: Start, settings: Settings) -> Registration:
         """The pose near the last one (3 deg, 10 mm), quickly; refused where it does not fit."""
         pose = Rigid.checked(start.carm_from_patient, "start")
-        quick = self._follower(view.carm).follow(view, pose, start.lean, self.target_mm, settings.tissue_mm, self.threads)
+        quick = self._follower(view.carm).follow(view, pose, start.lean, self.target_mm, settings.tissue_mm,
+                                                 self.threads)
         if quick is not None and quick.fit.agreement >= _PARTIAL_BELOW:
-            evidence = Evidence(quick.fit, quick.spread, quick.error, (), start.name, quick.rest.lean, quick.spread.pose)
-            return judge(evidence, quick.rest.room_from_body[0], settings)
+            return judge(Evidence(quick.fit, quick.spread, quick.error, (), start.name, quick.rest.lean,
+                                  quick.spread.pose), quick.rest.room_from_body[0], settings)
         ladder = Ladder(view, [p.edge_px for p in TRACK])
         fault = ladder.fault()
         if fault:
@@ -313,7 +313,7 @@ class VolumeModel:
         if self._vessels_mm is None or answer.fit.agreement >= _CONTRAST_BELOW:
             return answer
         pose = found.room_from_body[0]
-        weight = view.weight * ~self._near_vessels(view.carm, pose)
+        weight = view.weight * ~near_vessels(self._vessels_mm, view.carm, pose)
         if float(weight.mean()) < (1 - _MOST_HIDDEN) * float(view.weight.mean()):
             return answer
         ladder = Ladder(View(view.line_integrals, weight, view.carm, view.relative), [p.edge_px for p in plans])
@@ -325,26 +325,6 @@ class VolumeModel:
         solution = self.rest(ladder, plans[1:], pose)
         again = self._answer(ladder, solution, plans[-1], answer.start, answer.rivals, settings)
         return again if again.fit.agreement > answer.fit.agreement + _CONTRAST_MARGIN else answer
-
-    def _near_vessels(self, carm: CArm, carm_from_patient: Float64) -> Array:
-        """Pixels (rows, columns) within a margin of the vessels' walls or between them, bool."""
-        assert self._vessels_mm is not None
-        k = max(1, round(max(carm.shape) / 128))
-        small = carm.binned(k)
-        at = small.project_patient(carm_from_patient, self._vessels_mm)
-        at = np.round(at[np.isfinite(at).all(axis=1)]).astype(int)
-        at = at[((at >= 0) & (at < small.shape[::-1])).all(axis=1)]
-        mask = np.zeros(small.shape, bool)
-        mask[at[:, 1], at[:, 0]] = True
-        reach = max(1, round(_VESSEL_MARGIN_MM / small.mm_per_px_at_isocenter))
-        # closing fills the lumen between the walls of all but the widest vessels, and those as far as it matters:
-        # inside of them contrast is even
-        mask = ndimage.binary_dilation(ndimage.binary_closing(np.pad(mask, reach), iterations=reach)[
-            reach:-reach, reach:-reach], iterations=reach)
-        out = np.zeros(carm.shape, bool)
-        large = np.repeat(np.repeat(mask, k, 0), k, 1)
-        out[:large.shape[0], :large.shape[1]] = large
-        return out
 
     def _answer(self, ladder: Ladder, solution: Rest, last: Plan, start: str, rivals: tuple[Float64, ...],
                 settings: Settings) -> Answer:

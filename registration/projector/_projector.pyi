@@ -38,6 +38,6 @@ class Follower:
         floor: Sequence[float], prior: Sequence[float], path: str,
     ) -> None: ...
     def follow(
-        self, picture: Array, weight: Array, counts: bool, start: Float64, lean: Float64, target: Float64, tissue: float,
-        threads: int,
+        self, picture: Array, weight: Array, counts: bool, start: Float64, lean: Float64, target: Float64,
+        tissue: float, threads: int,
     ) -> tuple[Any, ...] | None: ...
