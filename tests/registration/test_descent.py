@@ -48,9 +48,9 @@ def test_it_ends_where_the_solver_ends(scene, plans):
     sight = ladder.sight(plans[-1].edge_px)
     normal = plans[-1].similarity.evaluate(solved.moving[0], sight.fixed, solved.weights[0],
                                            with_intrinsics(solved.jacobians[0], sight.carm)).normal
-    # float32 sums, and what was foreseen is summed from sums
+    # float32 sums, what was foreseen is summed from sums, and robust weights as above
     assert np.allclose(rest.normal.hessian, normal.hessian, atol=1e-4 * np.abs(normal.hessian).max())
-    assert np.allclose(rest.normal.scores, normal.scores, atol=1e-3 * np.abs(normal.scores).max())
+    assert np.allclose(rest.normal.scores, normal.scores, atol=10 * bound * np.abs(normal.scores).max())
 
 
 def test_threads_change_no_bit(scene):
