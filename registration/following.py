@@ -103,7 +103,7 @@ def followed(model: VolumeModel, view: View, carm_from_patient: Float64, breath:
         return Registration.lost(fault or "the CT has no parts", start="last"), breath
     names = (breath.part, *(name for name in parts.models if name != breath.part))
     expected = (carm_from_patient, carm_from_patient @ breath.expected)
-    end = _rest([parts.models[name] for name in names], ladder, expected, model)
+    end = rest([parts.models[name] for name in names], ladder, expected, model)
     if end is None:
         return Registration.lost("the picture does not show where the parts of the CT are", start="last"), breath
     pose, other = end.poses
@@ -125,7 +125,7 @@ def followed(model: VolumeModel, view: View, carm_from_patient: Float64, breath:
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
     """Where both parts come to rest, how well their sum explains the picture, and how sure they are."""
 
     poses: tuple[Float64, Float64]
@@ -133,8 +133,8 @@ class _End:
     doubt: Doubt
 
 
-def _rest(models: Sequence[VolumeModel], ladder: Ladder, poses: tuple[Float64, Float64],
-          whole: VolumeModel) -> _End | None:
+def rest(models: Sequence[VolumeModel], ladder: Ladder, poses: tuple[Float64, Float64],
+          whole: VolumeModel) -> End | None:
     """Steps to where picture and what is known of breath agree best; None where the picture says nothing, or where
     no rest is found."""
     sight = ladder.sight(EDGE_PX)
@@ -153,7 +153,7 @@ def _rest(models: Sequence[VolumeModel], ladder: Ladder, poses: tuple[Float64, F
         poses = after
         if moved < _LAST_MM:
             break
-    return _End(poses, fit, doubt) if moved < _UNSETTLED_MM else None
+    return End(poses, fit, doubt) if moved < _UNSETTLED_MM else None
 
 
 def _in_plane(pose: Float64, other: Float64, point_mm: Float64) -> float:

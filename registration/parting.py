@@ -20,7 +20,7 @@ from registration.apart import NOTHING_MM
 from registration.bodies import Spine, spine_of
 from registration.confidence import error_at
 from registration.errors import BadInput
-from registration.following import Breath
+from registration.following import Breath, rest
 from registration.gate import Evidence, judge
 from registration.geometry import CArm, Float64, Rigid, Volume
 from registration.ladder import Ladder
@@ -193,7 +193,10 @@ def parting(model: VolumeModel, ladder: Ladder, pose: Float64) -> Parting | None
     poses, gain = step.poses, _gained(renders, sight, _value(renders, sight, step.poses), step.together)
     if begins or gain > _MUCH or step.promised > _PROMISED:
         poses, gain = _fitted(model, parts, sight, pose, begins)
-    return Parting(dict(zip(parts.models, poses, strict=True)), gain) if gain > _PARTED else None
+    if gain <= _PARTED:
+        return None
+    held = rest(list(parts.models.values()), ladder, (poses[0], poses[1]), model)  # as breath may have moved them
+    return Parting(dict(zip(parts.models, poses if held is None else held.poses, strict=True)), gain)
 
 
 def _fitted(model: VolumeModel, parts: Parts, sight: Sight, pose: Float64,
