@@ -26,12 +26,11 @@ from registration.projector import Prepared, project
 from registration.projector.batch import Batch
 from registration.result import Registration
 from registration.segmentation import Segmentation
-from registration.similarity import GRADIENT, MEDIUM, NCC, Correlation
+from registration.similarity import GRADIENT, MEDIUM, NCC, PATCHES, Correlation
 from registration.solver import Problem, Render, Solution, Stage, solve
 
 # Levels are named by the longer edge of their picture. A patch has its own scale and offset, so it should be
 # small against scatter and beam hardening, and large enough to be unmistakable: a rib and a half.
-SHARP = Correlation(gradient=True, patch_px=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Plan:
 
 COARSE = (Plan(32, NCC, 10), Plan(64, NCC, 8), Plan(64, GRADIENT, 8))
 REFINED = COARSE[-1:]  # for starts that the search has brought there already
-FINE = (Plan(128, MEDIUM, 6), Plan(256, SHARP, 4, robust=True))
+FINE = (Plan(128, MEDIUM, 6), Plan(256, PATCHES, 4, robust=True))
 # A level of 256 pixels more would give 0.05 in place of 0.08 mm (simulated chest, in the picture) at three times
 # the cost, and nothing where tissue moves against the bones.
 # Each level costs several times the one before, so each ends where the next one, or the Jacobian, does the rest.
