@@ -109,7 +109,7 @@ def _fitted(carm: CArm, poses: Float64, points: Float64, seen: Float64, weight: 
         g = (np.swapaxes(j, 1, 2) @ residual.reshape(len(poses), -1, 1))[..., 0]
         scaled = np.einsum("nii->ni", h) * 1e-3 + 1e-9
         step = -np.linalg.solve(h + scaled[..., None] * np.eye(6), g[..., None])[..., 0]
-        step *= np.minimum(1.0, 1 / np.max(np.abs(step) / (0.5, 0.5, 0.5, 100, 100, 150), axis=1))[:, None]
+        step /= np.maximum(1.0, np.max(np.abs(step) / (0.5, 0.5, 0.5, 100, 100, 150), axis=1))[:, None]
         poses = _turned(step) @ poses
     return poses
 

@@ -137,6 +137,8 @@ def unless_parted(model: VolumeModel, view: View, answer: Answer, settings: Sett
         if _better(own, answer, np.inf if torn else off):
             why = f"{own.why}; {said(parts)} have moved against each other: the pose is that of the part at the target"
             return replace(own, why=why, start=answer.start, quality=own.quality | quality)
+        # a fine picture that both explain worse, and a target that neither moves, contradict what the coarse one gained
+        torn = torn and (off > NOTHING_MM or own.similarity is None or _explains(own, answer))
     error = error_at(answer.spread, answer.ladder.view.carm, pose, model.target_mm,
                      tissue_mm=allowing(settings, off).tissue_mm)
     judged = judge(Evidence(answer.fit, answer.spread, error, answer.rivals, answer.start), pose, settings)
@@ -173,9 +175,14 @@ def look(model: VolumeModel, view: View, carm_from_patient: Float64) -> tuple[fl
 
 def _better(own: Registration, answer: Answer, off_mm: float) -> bool:
     """Whether a part's own pose explains the picture as well as the whole's, and is surer than that is off."""
-    if own.outcome is not Outcome.ACCEPTED or own.error is None or own.similarity is None:
+    if own.outcome is not Outcome.ACCEPTED or own.error is None:
         return False
-    return own.similarity > answer.fit.agreement - _AS_WELL and own.error.projected_mm < off_mm
+    return _explains(own, answer) and own.error.projected_mm < off_mm
+
+
+def _explains(own: Registration, answer: Answer) -> bool:
+    """Whether the parts explain the picture as well as the whole does."""
+    return own.similarity is not None and own.similarity > answer.fit.agreement - _AS_WELL
 
 
 def parting(model: VolumeModel, ladder: Ladder, pose: Float64) -> Parting | None:
