@@ -95,7 +95,7 @@ class Tracker:
         pose, agreement = result.carm_from_patient, result.similarity or 0.0
         if pose is None or not isinstance(self.model, VolumeModel):
             return state, result
-        if result.outcome is Outcome.ACCEPTED:
+        if result.outcome is Outcome.ACCEPTED and state.breath is not None:
             state = replace(state, breath=None)
         x, y, _ = Rigid.apply(pose, self.model.target_mm).tolist()
         if not state.apart.due(agreement, (x, y)):

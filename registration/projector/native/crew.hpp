@@ -105,7 +105,7 @@ private:
         return more;
     }
 
-    static constexpr int MOMENT_US = 100;
+    static constexpr int MOMENT_US = 250;
     std::mutex lock_;
     std::condition_variable wanted_;
     std::vector<std::shared_ptr<Job>> jobs_;
