@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fluoronav.bench.recipe_runs import FULL, frames_of, kept, law_of
 from fluoronav.enhance import Chain, ChainSettings
 from fluoronav.enhance.contrast import ARTEFACT, Contrast, ContrastState, features_of
 from fluoronav.enhance.reference_contrast import GAIN, bands_of
 from fluoronav.enhance.work import Work
-from fluoronav.imaging.frame import Exposure, Frame, Intensity
 from models.engines import WEIGHTS
 from models.networks.contrast import FEATURES, LEVELS, Critic, Gains, added_by
 from models.training.detector import any_detector, detected, signal
@@ -33,7 +33,6 @@ from models.training.export import onnx_of
 from models.training.simulate import scene
 from registration.geometry import Array
 
-FULL, DARK, STEP = 400.0, 50.0, 8.0  # quanta a pixel of a full dose, stored offset, stored steps a quantum
 SIDE, FRAMES, SEEN = 256, 9, (3, 8)
 RUNS = ("classical", "classical", "learned")  # denoisers of the runs of a scene
 FIRST_SEED = 7000
@@ -76,17 +75,8 @@ NAMES = ("y", "wanted", "weight", "low", "high", "d0", "d1", "d2", "d3", "featur
 
 def samples(number: int, cache: Path) -> list[dict[str, Array]]:
     """Of a scene, kept in the training's folder."""
-    path = cache / f"{SIDE}_{number}.npz"
-    if not path.exists():
-        found = [s for run in range(len(RUNS)) for s in _of_run(number, run)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part.npz")
-        arrays = {name: np.stack([s[name] for s in found]).astype(np.float16) for name in NAMES}
-        np.savez(part, **arrays)  # type: ignore[arg-type]
-        part.replace(path)
-    with np.load(path) as kept:
-        columns = [kept[name] for name in NAMES]
-    return [dict(zip(NAMES, row, strict=True)) for row in zip(*columns, strict=True)]
+    return kept(cache / f"{SIDE}_{number}.npz", NAMES,
+                lambda: [s for run in range(len(RUNS)) for s in _of_run(number, run)])
 
 
 def _of_run(number: int, run: int) -> list[dict[str, Array]]:
@@ -98,13 +88,11 @@ def _of_run(number: int, run: int) -> list[dict[str, Array]]:
     detector = replace(any_detector(random, "train"), quanta=quanta, memory=0.0)
     expected, without = (signal(p, detector) for p in (s.clean, plain))
     counts = detected(expected, detector, random)
-    law = Intensity("linear", "dark", 16, i0=quanta * STEP, i0_source="measured", dark=DARK,
-                    gain=STEP * detector.noise_sd() ** 2, electronic=STEP * max(detector.electronic, 0.3))
+    law = law_of(quanta, detector, detector.electronic)
     chain = Chain(ChainSettings(contrast=1.0, method=RUNS[run]))  # type: ignore[arg-type]
     recorder, state, out = Recorder(), None, []
     chain.stages["contrast"] = recorder
-    for k, x in enumerate(np.clip(np.rint(counts * STEP + DARK), 0, 65535).astype(np.uint16)):
-        frame = Frame(x, k, k * 66_666_667, None, None, Exposure(), law, np.ones(x.shape, bool), "train")
+    for k, frame in enumerate(frames_of(counts, law)):
         state, _ = chain.step(state, frame)
         if k in SEEN:
             assert recorder.found is not None

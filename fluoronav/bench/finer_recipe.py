@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fluoronav.bench.recipe_runs import DARK, FULL, STEP, frames_of, kept, law_of
 from fluoronav.enhance import Chain, ChainSettings
 from fluoronav.enhance.noise import anscombe
 from fluoronav.enhance.superres import ARTEFACT, bound_of, features_of, interpolated
 from fluoronav.enhance.work import Work
-from fluoronav.imaging.frame import Exposure, Frame, Intensity
 from models.engines import WEIGHTS
 from models.networks.superres import FEATURES, OUTPUTS, Finer, consistent
 from models.training.detector import Detector, any_detector, detected, signal
@@ -33,7 +33,6 @@ from models.training.export import onnx_of
 from models.training.simulate import scene
 from registration.geometry import Array
 
-FULL, DARK, STEP = 400.0, 50.0, 8.0  # quanta a coarse pixel of a full dose, stored offset, stored steps a quantum
 FRAMES, SEEN = 12, (1, 3, 6, 9, 11)
 RUNS = (("classical", 1.5, False), ("classical", 8.0, False), ("classical", 8.0, True), ("learned", 1.5, False),
         ("none", 1.5, False))  # of a scene: denoiser, most dose, whether bars are drawn in
@@ -83,18 +82,10 @@ class Recorder:
 
 def samples(number: int, recipe: Recipe, cache: Path) -> list[Sample]:
     """Of a scene, kept in the training's folder."""
-    path = cache / f"{recipe.side}_{number}.npz"
-    names = list(Sample.__slots__)
-    if not path.exists():
-        found = [s for run in range(len(RUNS)) for s in _of_run(number, run, recipe)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part.npz")
-        arrays = {name: np.stack([getattr(s, name) for s in found]).astype(np.float16) for name in names}
-        np.savez(part, **arrays)  # type: ignore[arg-type]
-        part.replace(path)
-    with np.load(path) as kept:
-        columns = [kept[name] for name in names]
-    return [Sample(*row) for row in zip(*columns, strict=True)]
+    made = kept(cache / f"{recipe.side}_{number}.npz", Sample.__slots__,
+                lambda: [{name: getattr(s, name) for name in Sample.__slots__}
+                         for run in range(len(RUNS)) for s in _of_run(number, run, recipe)])
+    return [Sample(**s) for s in made]
 
 
 def _of_run(number: int, run: int, recipe: Recipe) -> list[Sample]:
@@ -110,14 +101,12 @@ def _of_run(number: int, run: int, recipe: Recipe) -> list[Sample]:
     spread = seen.blur_px / 2 if random.random() < 0.5 else 0.0  # of the light, in coarse pixels
     noise = Detector(quanta, seen.electronic, spread, 0.0, seen.fixed, seen.dead)
     counts = detected(np.stack([binned(x) for x in fine]), noise, random)
-    law = Intensity("linear", "dark", 16, i0=quanta * STEP, i0_source="measured", dark=DARK,
-                    gain=STEP * noise.noise_sd() ** 2, electronic=STEP * max(seen.electronic, 0.3))
+    law = law_of(quanta, noise, seen.electronic)
     chain = Chain(ChainSettings(superres=True, denoise=denoiser != "none",
                                 method="learned" if denoiser == "learned" else "classical"))
     recorder, state, out = Recorder(), None, []
     chain.stages["superres"] = recorder
-    for k, x in enumerate(np.clip(np.rint(counts * STEP + DARK), 0, 65535).astype(np.uint16)):
-        frame = Frame(x, k, k * 66_666_667, None, None, Exposure(), law, np.ones(x.shape, bool), "train")
+    for k, frame in enumerate(frames_of(counts, law)):
         state, _ = chain.step(state, frame)
         if k in SEEN and (denoiser != "none" or k == SEEN[-1]):
             assert recorder.found is not None
